@@ -1,0 +1,23 @@
+# Every target prepares the environment first: that is quick when nothing is missing.
+SHELL := bash
+RUN := source ./setup_commands.sh &&
+
+.PHONY: setup format lint types test quickstart
+
+setup:
+	@$(RUN) python --version
+
+format:
+	$(RUN) ruff format . && ruff check --fix .
+
+lint:
+	$(RUN) ruff check . && ruff format --check .
+
+types:
+	$(RUN) mypy
+
+test:
+	$(RUN) python -m pytest
+
+quickstart:
+	$(RUN) python job_launcher.py --script bash_files/quickstart.sh

@@ -1,0 +1,401 @@
+"""Every flag of an experiment, once: its type, default, range and help; and the parser made from them.
+
+The flags that belong to one SSL method or one distiller are parameters of that class and are read
+from its signature with `flags_of_signature`, so that adding a method never touches this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NoReturn
+
+
+class UsageError(Exception):
+    """Bad input. The message is one line: the flag, its value and the cure. The programs exit with status 2."""
+
+
+class DataMissing(UsageError):
+    """The data are not on this machine; a dry run goes on without them."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Inclusive bounds of a number; `open_low` makes the lower one exclusive."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        return above and value <= self.high
+
+    def __str__(self) -> str:
+        left = f"above {self.low:g}" if self.open_low else f"at least {self.low:g}"
+        if self.high == math.inf:
+            return left
+        return f"{left} and at most {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A second spelling of a flag, in the published scripts for instance."""
+
+    name: str
+
+
+POSITIVE = Range(0, open_low=True)
+NOT_NEGATIVE = Range(0)
+COUNT = Range(1)
+FRACTION = Range(0, 1)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One command-line flag."""
+
+    name: str
+    kind: type  # bool, int, float or str
+    default: Any
+    help: str
+    theme: str
+    many: bool = False
+    choices: tuple[str, ...] = ()
+    bounds: Range | None = None
+    aliases: tuple[str, ...] = ()
+    free: bool = False  # may change when an experiment goes on: paths, workers, logging, devices
+
+
+def flag(
+    default: Any,
+    text: str,
+    theme: str,
+    *,
+    choices: tuple[str, ...] = (),
+    bounds: Range | None = None,
+    aliases: tuple[str, ...] = (),
+    free: bool = False,
+) -> Any:
+    """A dataclass field that is also a command-line flag."""
+    about = {
+        "help": text,
+        "theme": theme,
+        "choices": choices,
+        "bounds": bounds,
+        "aliases": aliases,
+        "free": free,
+    }
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=about)
+    return field(default=default, metadata=about)
+
+
+RUN, TASKS, DATA, VIEWS = "experiment", "tasks and replay", "data", "augmentation"
+NETS, OPTIM, DISTILL, EVAL, LOG = "networks", "optimisation", "distillation", "evaluation", "logging"
+
+
+@dataclass
+class Args:
+    """The typed flags of one experiment. `method_flags` holds what belongs to the method and the distillers."""
+
+    name: str = flag("kaizen", "name of the experiment", RUN, free=True)
+    experiment_dir: str | None = flag(
+        None, "folder below --base_experiment_dir; an existing one goes on where it stopped", RUN, free=True
+    )
+    base_experiment_dir: str = flag("experiments", "where experiment folders are made", RUN, free=True)
+    dry_run: bool = flag(False, "check every flag, print the plan and stop", RUN, free=True)
+    seed: int = flag(5, "seed of weights, batches and views", RUN, bounds=NOT_NEGATIVE)
+    gpus: str | None = flag(None, "index of the GPU to use, e.g. 0; without CUDA the CPU is used", RUN, free=True)
+    precision: str = flag("32", "16 is fp16 mixed on CUDA", RUN, choices=("16", "bf16", "32"))
+
+    dataset: str = flag("", "name of the data set", DATA)
+    data_dir: str = flag("datasets", "folder of the data", DATA, free=True)
+    train_dir: str | None = flag(None, "custom: folder of the training images below --data_dir", DATA)
+    val_dir: str | None = flag(None, "custom: folder of the test images below --data_dir", DATA)
+    size: list[int] | None = flag(None, "side of the images the encoder sees, in pixels", DATA, bounds=Range(4))
+    mean: list[float] | None = flag(None, "custom: channel means in 0-1", DATA, bounds=FRACTION)
+    std: list[float] | None = flag(None, "custom: channel standard deviations in 0-1", DATA, bounds=POSITIVE)
+    batch_size: int = flag(128, "task images per step", DATA, bounds=COUNT)
+    num_workers: int = flag(4, "loader processes, for images decoded on the fly", DATA, bounds=NOT_NEGATIVE, free=True)
+
+    split_strategy: str = flag("class", "how the data become tasks", TASKS, choices=("class", "data"))
+    num_tasks: int = flag(2, "number of tasks", TASKS, bounds=COUNT)
+    task_idx: int = flag(0, "task to start from", TASKS, bounds=NOT_NEGATIVE, free=True)
+    split_seed: int = flag(5, "seed of the class order or the data split", TASKS, bounds=NOT_NEGATIVE)
+    replay: bool = flag(False, "mix stored images of past tasks into every batch", TASKS)
+    replay_proportion: float | None = flag(
+        None, "fraction of each past class (data split: task) that is kept [0.01 without a memory size]", TASKS,
+        bounds=Range(0, 1, open_low=True),
+    )  # fmt: skip
+    replay_memory_size: int | None = flag(
+        None, "total number of images kept, shared equally", TASKS, bounds=COUNT, aliases=("memory_size",)
+    )
+    replay_batch_size: int = flag(32, "replay images per step", TASKS, bounds=COUNT)
+    replay_selection: str = flag("first", "which images are kept", TASKS, choices=("first", "random"))
+
+    brightness: list[float] = flag([0.4], "jitter strength, one value or one per view", VIEWS, bounds=NOT_NEGATIVE)
+    contrast: list[float] = flag([0.4], "jitter strength", VIEWS, bounds=NOT_NEGATIVE)
+    saturation: list[float] = flag([0.2], "jitter strength", VIEWS, bounds=NOT_NEGATIVE)
+    hue: list[float] = flag([0.1], "jitter strength", VIEWS, bounds=Range(0, 0.5))
+    color_jitter_prob: list[float] = flag([0.8], "probability of jitter", VIEWS, bounds=FRACTION)
+    gray_scale_prob: list[float] = flag([0.2], "probability of grayscale", VIEWS, bounds=FRACTION)
+    gaussian_prob: list[float] = flag([0.5], "probability of blur", VIEWS, bounds=FRACTION)
+    solarization_prob: list[float] = flag([0.0], "probability of solarisation", VIEWS, bounds=FRACTION)
+    horizontal_flip_prob: list[float] = flag([0.5], "probability of a mirror image", VIEWS, bounds=FRACTION)
+    min_scale: list[float] = flag([0.08], "least area of a crop", VIEWS, bounds=Range(0, 1, open_low=True))
+    max_scale: list[float] = flag([1.0], "largest area of a crop", VIEWS, bounds=Range(0, 1, open_low=True))
+
+    method: str = flag("", "self-supervised method", NETS)
+    encoder: str = flag("resnet18", "backbone", NETS)
+    encoder_width: float = flag(1.0, "resnet9: multiplier of the channels", NETS, bounds=POSITIVE)
+    stem_padding: int = flag(
+        2, "padding of the 3x3 stem for small images; 2 is the published one", NETS, bounds=NOT_NEGATIVE
+    )
+    pretrained_model: str | None = flag(None, "checkpoint to start from", NETS, free=True)
+    classifier_training: bool = flag(True, "train a classifier over all classes along with the features", NETS)
+    classifier_layers: list[int] = flag([], "hidden widths of the classifier", NETS, bounds=COUNT)
+    classifier_stop_gradient: bool = flag(True, "the classifier's terms leave the encoder alone", NETS)
+    classifier_loss_weight: float = flag(1.0, "weight of the cross-entropy", NETS, bounds=NOT_NEGATIVE)
+
+    optimizer: str = flag("sgd", "optimiser", OPTIM, choices=("sgd", "adam", "adamw"))
+    lr: float = flag(
+        0.3,
+        "learning rate for a batch of 256; scaled by batch_size x devices / 256",
+        OPTIM,
+        bounds=NOT_NEGATIVE,
+    )
+    classifier_lr: float = flag(0.3, "learning rate of the classifier, not scaled", OPTIM, bounds=NOT_NEGATIVE)
+    weight_decay: float = flag(1e-4, "weight decay; 0 for classifiers", OPTIM, bounds=NOT_NEGATIVE)
+    lars: bool = flag(False, "layer-wise adaptive rates (LARS)", OPTIM)
+    eta_lars: float = flag(1e-3, "trust coefficient of LARS", OPTIM, bounds=POSITIVE)
+    grad_clip_lars: bool = flag(False, "never let LARS raise a layer's rate above lr", OPTIM)
+    exclude_bias_n_norm: bool = flag(False, "LARS and its weight decay skip biases and norms", OPTIM)
+    scheduler: str = flag(
+        "reduce", "learning rate over epochs", OPTIM,
+        choices=("none", "step", "cosine", "warmup_cosine", "exponential", "reduce"),
+    )  # fmt: skip
+    lr_decay_steps: list[int] = flag([], "step: epochs at which the rate drops", OPTIM, bounds=NOT_NEGATIVE)
+    lr_gamma: float | None = flag(
+        None, "factor of step [0.1], exponential [0.95] and reduce [0.1]", OPTIM, bounds=POSITIVE
+    )
+    min_lr: float = flag(0.0, "rate at the end of the cosine", OPTIM, bounds=NOT_NEGATIVE)
+    warmup_start_lr: float = flag(0.003, "rate of the first epoch of warmup_cosine", OPTIM, bounds=NOT_NEGATIVE)
+    warmup_epochs: int = flag(10, "epochs of the linear warm-up", OPTIM, bounds=NOT_NEGATIVE)
+    max_epochs: int = flag(100, "epochs per task", OPTIM, bounds=COUNT)
+    accumulate_grad_batches: int = flag(1, "batches per optimiser step", OPTIM, bounds=COUNT)
+
+    distiller: str | None = flag(None, "feature distiller", DISTILL)
+    distiller_classifier: str | None = flag(None, "classifier distiller", DISTILL)
+    no_distill: bool = flag(False, "switch both distillers off", DISTILL)
+    distiller_library: str = flag(
+        "factory",
+        "of the published scripts; both values mean the same here",
+        DISTILL,
+        choices=("factory", "default"),
+    )
+    frozen_batchnorm: str = flag(
+        "batch",
+        "statistics of the frozen model: of the batch (published) or running",
+        DISTILL,
+        choices=("batch", "running"),
+    )
+
+    online_evaluation: bool = flag(False, "train probes on detached features along the way", EVAL)
+    online_evaluation_training_data_source: str = flag(
+        "seen_tasks",
+        "labels the probes learn from",
+        EVAL,
+        choices=("all_tasks", "seen_tasks", "current_task"),
+    )
+    online_eval_classifier_lr: float = flag(0.1, "learning rate of the probes, not scaled", EVAL, bounds=NOT_NEGATIVE)
+    online_eval_classifier_layers: list[int] = flag([], "hidden widths of the probes", EVAL, bounds=COUNT)
+    online_eval_batchnorm: str = flag(
+        "update", "do probe images enter the encoder's BatchNorm statistics (published) or not", EVAL,
+        choices=("update", "frozen"),
+    )  # fmt: skip
+    online_eval_batch_size: int | None = flag(
+        None, "probe images per step [update: all in one epoch; frozen: --batch_size]", EVAL, bounds=COUNT
+    )
+    momentum_classifier: bool = flag(False, "a probe on the momentum encoder too", EVAL)
+    disable_knn_eval: bool = flag(False, "no k-nearest-neighbour accuracy after each task", EVAL)
+    knn_k: int = flag(20, "neighbours", EVAL, bounds=COUNT)
+    check_val_every_n_epoch: int = flag(1, "epochs between looks at the test images", EVAL, bounds=COUNT, free=True)
+
+    wandb: bool = flag(False, "log to Weights & Biases", LOG, free=True)
+    project: str = flag("kaizen", "WandB project", LOG, free=True)
+    entity: str | None = flag(None, "WandB user or team", LOG, free=True)
+    offline: bool = flag(False, "WandB without network or login", LOG, free=True)
+    log_every_n_steps: int = flag(10, "steps between logged values", LOG, bounds=COUNT, free=True)
+
+    method_flags: dict[str, Any] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
+
+
+def core_flags() -> list[Flag]:
+    """The flags that are fields of `Args`."""
+    hints = typing.get_type_hints(Args)
+    flags = []
+    for entry in dataclasses.fields(Args):
+        if entry.metadata:
+            kind, many = _kind(hints[entry.name])
+            flags.append(Flag(entry.name, kind, _default(entry), many=many, **entry.metadata))
+    return flags
+
+
+def flags_of_signature(function: Callable[..., Any], theme: str, prefixes: tuple[str, ...] = ("",)) -> list[Flag]:
+    """The flags that a method or distiller takes: its keyword-only parameters.
+
+    Args:
+        function: its parameters look like `name: Annotated[float, "help", Range(0), Alias("other_name")] = 0.1`.
+        theme: the heading in --help.
+        prefixes: what stands before each name; the first one is the flag's own, the others make aliases.
+    """
+    hints = typing.get_type_hints(function, include_extras=True)
+    flags = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
+        hint: Any = hints[parameter.name]
+        notes: list[Any] = []
+        if typing.get_origin(hint) is Annotated:
+            hint, *notes = typing.get_args(hint)
+        text = next((n for n in notes if isinstance(n, str)), "")
+        bounds = next((n for n in notes if isinstance(n, Range)), None)
+        spellings = [parameter.name, *(n.name for n in notes if isinstance(n, Alias))]
+        name, *aliases = [prefix + spelling for prefix in prefixes for spelling in spellings]
+        kind, many = _kind(hint)
+        flags.append(Flag(name, kind, parameter.default, text, theme, many, bounds=bounds, aliases=tuple(aliases)))
+    return flags
+
+
+def parse(argv: Sequence[str], extra: Iterable[Flag] = ()) -> Args:
+    """Command line -> Args.
+
+    Args:
+        argv: the arguments without the program's name.
+        extra: the flags of methods and distillers; what is given of them lands in `Args.method_flags`.
+
+    Raises:
+        UsageError: an unknown or abbreviated flag, a value of the wrong type, outside its range or choices.
+    """
+    core, others = core_flags(), list(extra)
+    parser = _Parser(prog="main_continual.py", allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    themes: dict[str, Any] = {}
+    for item in [*core, *others]:
+        group = themes.setdefault(item.theme, None) or parser.add_argument_group(item.theme)
+        themes[item.theme] = group
+        _add(group, item)
+    found, unknown = parser.parse_known_args(list(argv))
+    known = [name for item in [*core, *others] for name in (item.name, *item.aliases)]
+    if unknown:
+        raise UsageError(_unknown(unknown[0], known))
+    values = vars(found)
+    for item in [*core, *others]:
+        if item.name in values:
+            check_value(item, values[item.name])
+    given = frozenset(values)
+    method_flags = {item.name: values.pop(item.name) for item in others if item.name in values}
+    return Args(**values, method_flags=method_flags, given=given)
+
+
+def check_value(item: Flag, value: Any) -> None:
+    """Raise UsageError where a value lies outside the flag's choices or bounds."""
+    for one in value if isinstance(value, list) else [value]:
+        if one is None:
+            continue
+        if item.choices and one not in item.choices:
+            hint = nearest(str(one), item.choices)
+            raise UsageError(f"--{item.name} {one}: choose from {', '.join(item.choices)}{hint}")
+        if item.bounds is not None and one not in item.bounds:
+            raise UsageError(f"--{item.name} {one}: must be {item.bounds}")
+
+
+def nearest(word: str, known: Iterable[str], mark: str = "") -> str:
+    """' (did you mean X?)' for the closest known word, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {mark}{close[0]}?)" if close else ""
+
+
+def _unknown(token: str, known: list[str]) -> str:
+    if not token.startswith("--"):
+        return f"{token}: a value without a flag; every value follows the --flag it belongs to"
+    name = token[2:].split("=")[0]
+    cure = nearest(name, known, "--") or "; --help lists all flags"
+    return f"unknown flag --{name}{cure}"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message.removeprefix("argument "))
+
+
+def _add(group: Any, item: Flag) -> None:
+    text = item.help.replace("%", "%%")
+    if item.choices:
+        text += f" ({', '.join(item.choices)})"
+    if item.default not in (None, "", [], inspect.Parameter.empty):
+        shown = " ".join(map(str, item.default)) if isinstance(item.default, list) else item.default
+        text += f" [{shown}]"
+    names = [f"--{name}" for name in (item.name, *item.aliases)]
+    options: dict[str, Any] = {
+        "dest": item.name,
+        "help": text,
+        "type": _CONVERT[item.kind],
+        "metavar": item.kind.__name__,
+    }
+    if item.kind is bool:
+        options |= {"nargs": "?", "const": True}
+    elif item.many:
+        options["nargs"] = "+"
+    group.add_argument(*names, **options)
+
+
+def _kind(hint: Any) -> tuple[type, bool]:
+    """Type hint -> (bool | int | float | str, is it a list)."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    if typing.get_origin(hint) is list:
+        return typing.get_args(hint)[0], True
+    return hint, False
+
+
+def _default(entry: dataclasses.Field[Any]) -> Any:
+    if entry.default_factory is not dataclasses.MISSING:
+        return entry.default_factory()
+    return entry.default
+
+
+def _to_bool(text: str) -> bool:
+    if text.lower() in ("true", "yes", "1"):
+        return True
+    if text.lower() in ("false", "no", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+
+
+def _to_int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _to_float(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
+
+
+_CONVERT: dict[type, Callable[[str], Any]] = {bool: _to_bool, int: _to_int, float: _to_float, str: str}

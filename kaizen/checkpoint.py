@@ -1,0 +1,98 @@
+"""What a finished task leaves behind, and how the next one takes it up."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kaizen.args import UsageError
+from kaizen.files import atomic_path
+from kaizen.learner import ContinualLearner
+
+FORMAT = "kaizen-task-1"
+# Modules that only live while a task is trained: the teacher is the task before, which has a checkpoint of its own.
+TRANSIENT = ("frozen.",)
+# What a model from elsewhere may lack: it begins anew then. Encoder and projector must be there.
+OPTIONAL = ("classifier.", "probes.", "distill_features.", "distill_classifier.")
+
+
+def save_task(learner: ContinualLearner, path: Path, task_idx: int, flags: dict[str, Any]) -> None:
+    """Write the end of a task, whole or not at all: plain tensors, strings and numbers, safe to load from anyone."""
+    state = {name: value for name, value in learner.state_dict().items() if not name.startswith(TRANSIENT)}
+    with atomic_path(path) as temporary:
+        torch.save({"format": FORMAT, "task_idx": task_idx, "flags": flags, "state": state}, temporary)
+
+
+def load_task(path: Path, flag: str) -> dict[str, Any]:
+    """Read what `save_task` wrote. No code from the file is run.
+
+    Args:
+        path: the file.
+        flag: what the user gave it with, for the message.
+
+    Raises:
+        UsageError: the file is missing, damaged, or something else than a task's checkpoint.
+    """
+    if not path.is_file():
+        raise UsageError(f"{flag} {path}: no such file; give the task*/final.ckpt of an experiment")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError):
+        raise UsageError(f"{flag} {path}: cut short, damaged or not a checkpoint; give a whole one") from None
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+        raise UsageError(f"{flag} {path}: not a checkpoint of Kaizen; give the task*/final.ckpt of an experiment")
+    return checkpoint
+
+
+def restore(
+    learner: ContinualLearner, checkpoint: dict[str, Any], path: Path, flag: str, optional: tuple[str, ...]
+) -> list[str]:
+    """Take over the weights of an earlier task.
+
+    Args:
+        learner: built for the task that begins.
+        checkpoint: from `load_task`.
+        path, flag: for the message.
+        optional: prefixes of parts that may be missing in the checkpoint and begin anew, or be left aside there.
+
+    Returns:
+        The parts that begin anew or are left aside, one word each, sorted.
+
+    Raises:
+        UsageError: the checkpoint is of another architecture.
+    """
+    state: dict[str, Tensor] = checkpoint["state"]
+    own = {name: value for name, value in learner.state_dict().items() if not name.startswith(TRANSIENT)}
+    odd = {name.split(".")[0] for name in own.keys() ^ state.keys() if name.startswith(optional)}
+    kept = {name: value for name, value in state.items() if not name.startswith(tuple(f"{part}." for part in odd))}
+    wanted = {name: value for name, value in own.items() if not name.startswith(tuple(f"{part}." for part in odd))}
+    for name in sorted(wanted.keys() | kept.keys()):
+        problem = _mismatch(name, wanted.get(name), kept.get(name))
+        if problem:
+            raise UsageError(f"{flag} {path}: another architecture; {problem}; use the flags it was trained with")
+    learner.load_state_dict(kept, strict=False)  # both sides were compared name by name above
+    return sorted(odd)
+
+
+def new_parts(task_idx: int) -> tuple[str, ...]:
+    """Prefixes of what task `task_idx` adds to the one before: the distillation predictors, at the second task."""
+    return ("distill_features.", "distill_classifier.") if task_idx == 1 else ()
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trainable numbers in a module."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _mismatch(name: str, here: Tensor | None, there: Tensor | None) -> str:
+    if there is None:
+        return f"{name} is missing there"
+    if here is None:
+        return f"{name} is there and not here"
+    if here.shape != there.shape:
+        return f"{name} is {tuple(there.shape)} there and {tuple(here.shape)} here"
+    return ""

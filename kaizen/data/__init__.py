@@ -1,0 +1,1 @@
+"""Data sets, their splits into tasks, and the augmentations of their images."""

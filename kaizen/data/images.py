@@ -1,0 +1,174 @@
+"""Image sets: where pixels come from. Both kinds hand out uint8 batches; floats are made on the training device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import functional as vision
+
+from kaizen.args import UsageError
+
+# Beyond this side an image is read anew for each batch by a loader process instead of being kept in memory.
+LARGEST_KEPT = 96
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class RandomCrops:
+    """Crops taken while reading: one per (min_scale, max_scale), each `size` pixels wide."""
+
+    size: int
+    scales: tuple[tuple[float, float], ...]
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """PIL image -> (V, 3, size, size) uint8."""
+        crops = []
+        for scale in self.scales:
+            box = RandomResizedCrop.get_params(image, scale=list(scale), ratio=[3 / 4, 4 / 3])
+            crop = vision.resized_crop(image, *box, [self.size, self.size], InterpolationMode.BICUBIC)
+            crops.append(_to_tensor(crop))
+        return torch.stack(crops)
+
+
+@dataclass(frozen=True)
+class CentreCrop:
+    """The whole image as evaluation sees it: shorter side to `size` x 256 / 224, then the centre."""
+
+    size: int
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """PIL image -> (3, size, size) uint8."""
+        side = round(self.size * 256 / 224)
+        image = vision.resize(image, [side], InterpolationMode.BICUBIC)
+        return _to_tensor(vision.center_crop(image, [self.size, self.size]))
+
+
+class ImageSet(Protocol):
+    """Images with labels."""
+
+    targets: Tensor  # (N,) int64, -1 = unlabelled
+    class_names: list[str]
+
+    @property
+    def in_memory(self) -> bool:
+        """True where reading is a gather, so that loader processes would only cost."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def read(self, indices: Sequence[int], crop: RandomCrops | CentreCrop) -> Tensor:
+        """uint8 (B, 3, H, W), or (B, V, 3, size, size) where crops were taken while reading."""
+
+
+class MemoryImages:
+    """Small images, all of one size, in one uint8 tensor; they are cropped later, in batches on the device."""
+
+    in_memory = True
+
+    def __init__(self, images: Tensor, targets: Tensor, class_names: list[str]) -> None:
+        """images: uint8 (N, 3, H, W); targets: int64 (N,)."""
+        self.images = images
+        self.targets = targets
+        self.class_names = class_names
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def read(self, indices: Sequence[int], crop: RandomCrops | CentreCrop) -> Tensor:
+        """uint8 (B, 3, H, W)."""
+        return self.images[torch.as_tensor(indices)]
+
+
+class FolderImages:
+    """Images in files. Small ones of one size are decoded once, at the first read; others anew for each batch."""
+
+    def __init__(self, paths: list[Path], targets: Tensor, class_names: list[str]) -> None:
+        """targets: int64 (N,), in the order of the paths."""
+        self.paths = paths
+        self.targets = targets
+        self.class_names = class_names
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def in_memory(self) -> bool:
+        """True where the images are small enough to be kept."""
+        return self._pixels is not None
+
+    @cached_property
+    def _pixels(self) -> Tensor | None:
+        return _decode_all(self.paths)
+
+    def read(self, indices: Sequence[int], crop: RandomCrops | CentreCrop) -> Tensor:
+        """uint8 (B, 3, H, W) from memory; from files cropped, (B, V, 3, size, size) or (B, 3, size, size)."""
+        if self._pixels is not None:
+            return self._pixels[torch.as_tensor(indices)]
+        return torch.stack([crop(read_image(self.paths[i])) for i in indices])
+
+
+def image_folder(root: Path, flag: str) -> FolderImages:
+    """A folder of class folders, sorted by name.
+
+    Raises:
+        UsageError: the folder is missing, or has no class folder with images.
+    """
+    if not root.is_dir():
+        raise UsageError(f"{flag} {root}: no such folder; it must hold one folder per class")
+    classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    files = [sorted(f for f in c.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES) for c in classes]
+    if not classes or not any(files):
+        raise UsageError(
+            f"{flag} {root}: holds no class folder with images; expected {root}/<class>/<image>.jpg or .png"
+        )
+    empty = [c.name for c, found in zip(classes, files, strict=True) if not found]
+    if empty:
+        raise UsageError(f"{flag} {root}: class folder {empty[0]} holds no images; add some or remove it")
+    paths = [path for found in files for path in found]
+    targets = torch.repeat_interleave(torch.arange(len(files)), torch.tensor([len(found) for found in files]))
+    return FolderImages(paths, targets, [c.name for c in classes])
+
+
+def read_image(path: Path) -> Image.Image:
+    """RGB image. Raises UsageError naming a file that is no image."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read as an image ({error}); repair or remove it") from None
+
+
+def _decode_all(paths: list[Path]) -> Tensor | None:
+    """All images as uint8 (N, 3, H, W), or None where they are large or differ in size."""
+    size = read_image(paths[0]).size
+    if max(size) > LARGEST_KEPT:
+        return None
+    width, height = size
+    images = np.empty((len(paths), height, width, 3), dtype=np.uint8)
+
+    def decode(i: int) -> bool:
+        image = read_image(paths[i])
+        if image.size != size:
+            return False
+        images[i] = np.asarray(image)
+        return True
+
+    with ThreadPoolExecutor() as pool:  # the decoder releases the interpreter's lock
+        if not all(pool.map(decode, range(len(paths)), chunksize=64)):
+            return None
+    return rearrange(torch.from_numpy(images), "n h w c -> n c h w").contiguous()
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    return rearrange(torch.from_numpy(np.array(image)), "h w c -> c h w")

@@ -1,0 +1,101 @@
+"""Batches: which images make a step, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from kaizen.data.images import CentreCrop, ImageSet, RandomCrops
+
+Batch = tuple[Tensor, Tensor, Tensor]  # images, targets, indices into the image set
+
+
+class BatchDataset(Dataset[Batch]):
+    """An image set asked for whole batches, so that images in memory are gathered in one go."""
+
+    def __init__(self, images: ImageSet, indices: Tensor, crop: RandomCrops | CentreCrop) -> None:
+        """indices: int64, the part of the image set that is served."""
+        self.images, self.indices, self.crop = images, indices, crop
+
+    def __getitem__(self, positions: list[int]) -> Batch:
+        """Images of the given positions in `indices`."""
+        chosen = self.indices[positions]
+        return self.images.read(chosen.tolist(), self.crop), self.images.targets[chosen], chosen
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """Full batches in random order; what is left over is dropped.
+
+    The order follows from (seed, epoch, how often this epoch began anew) alone, so that a run taken up
+    again sees the batches it would have seen, and a short loader that is cycled never repeats itself.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.count, self.batch_size, self.seed = count, min(batch_size, count), seed
+        self.epoch = self.round = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch, self.round = epoch, 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch * 1_009 + self.round)
+        self.round += 1
+        order = torch.randperm(self.count, generator=generator)
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            yield order[start : start + self.batch_size].tolist()
+
+    def __len__(self) -> int:
+        return self.count // self.batch_size
+
+
+class OrderedBatches(Sampler[list[int]]):
+    """Every image once, in order."""
+
+    def __init__(self, count: int, batch_size: int) -> None:
+        self.count, self.batch_size = count, batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, self.count, self.batch_size):
+            yield list(range(start, min(start + self.batch_size, self.count)))
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+
+def training_loader(
+    images: ImageSet, indices: Tensor, crop: RandomCrops, batch_size: int, num_workers: int, seed: int
+) -> DataLoader[Batch]:
+    """Shuffled full batches of (images, targets, indices)."""
+    return _loader(images, indices, crop, ShuffledBatches(len(indices), batch_size, seed), num_workers)
+
+
+def evaluation_loader(
+    images: ImageSet, indices: Tensor, size: int, batch_size: int, num_workers: int
+) -> DataLoader[Batch]:
+    """Each image once, in order."""
+    return _loader(images, indices, CentreCrop(size), OrderedBatches(len(indices), batch_size), num_workers)
+
+
+def _loader(
+    images: ImageSet,
+    indices: Tensor,
+    crop: RandomCrops | CentreCrop,
+    sampler: Sampler[list[int]],
+    num_workers: int,
+) -> DataLoader[Batch]:
+    workers = 0 if images.in_memory else num_workers
+    return DataLoader(
+        BatchDataset(images, indices, crop),
+        batch_size=None,  # the sampler already speaks in batches
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )

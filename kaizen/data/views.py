@@ -1,0 +1,209 @@
+"""Random views of whole batches, and the fixed transform for evaluation.
+
+The parameters of a batch are drawn at once, from the default generator of its device, and follow the distributions
+of torchvision's `RandomResizedCrop`, `ColorJitter`, `RandomGrayscale` and `RandomHorizontalFlip`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kaizen.data import augment
+
+ASPECT_RATIOS = (3 / 4, 4 / 3)
+CROP_ATTEMPTS = 10
+BLUR_SIGMAS = (0.1, 2.0)
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """How one view is made of an image.
+
+    Attributes:
+        size: height and width of the view in pixels.
+        brightness, contrast, saturation: strengths s; factors are uniform in [max(0, 1 - s), 1 + s].
+        hue: strength h in 0..0.5; the hue turns by a part of the colour circle that is uniform in [-h, h].
+        jitter_prob, gray_prob, blur_prob, solarize_prob, hflip_prob: how often each operation is applied.
+        min_scale, max_scale: bounds of the crop's area as a part of the image's area.
+        mean, std: per channel, of images in 0..1.
+    """
+
+    size: int
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    jitter_prob: float = 0.8
+    gray_prob: float = 0.2
+    blur_prob: float = 0.0
+    solarize_prob: float = 0.0
+    min_scale: float = 0.08
+    max_scale: float = 1.0
+    hflip_prob: float = 0.5
+
+
+class ViewTransform(nn.Module):
+    """One random view of each image of a batch.
+
+    The order: random resized crop with horizontal flip, colour jitter, greyscale, blur, solarisation, normalisation.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, options: ViewOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.register_buffer("mean", torch.tensor(options.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(options.std), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn uint8 images (B, 3, H, W) into normalised float views (B, 3, size, size)."""
+        return self.colour(self.crop(images))
+
+    @torch.no_grad()
+    def crop(self, images: Tensor) -> Tensor:
+        """Crop, resize and flip: uint8 (B, 3, H, W) to levels 0..255 in float (B, 3, size, size)."""
+        options = self.options
+        box = random_boxes(images, (options.min_scale, options.max_scale))
+        return augment.resized_crop(images, *box, random_mask(images, options.hflip_prob), options.size)
+
+    @torch.no_grad()
+    def colour(self, images: Tensor) -> Tensor:
+        """Do the rest: levels 0..255, uint8 or float (B, 3, size, size), to normalised float views."""
+        options = self.options
+        jitters = any((options.brightness, options.contrast, options.saturation, options.hue))
+        images = images.float()
+        images = _sometimes(self._jitter, options.jitter_prob if jitters else 0.0, images)
+        images = _sometimes(augment.grayscale, options.gray_prob, images)
+        images = _sometimes(_blur, options.blur_prob, images)
+        images = _sometimes(augment.solarize, options.solarize_prob, images)
+        return augment.normalize(images, self.mean, self.std)
+
+    def _jitter(self, images: Tensor) -> Tensor:
+        options = self.options
+        return augment.color_jitter(
+            images,
+            brightness=random_factor(images, options.brightness),
+            contrast=random_factor(images, options.contrast),
+            saturation=random_factor(images, options.saturation),
+            hue=random_uniform(images, -options.hue, options.hue) if options.hue else None,
+            order=random_order(images),
+        )
+
+
+class Views(nn.Module):
+    """Several random views of each image, one for each of the options."""
+
+    def __init__(self, options: Sequence[ViewOptions]) -> None:
+        super().__init__()
+        self.transforms = nn.ModuleList(ViewTransform(each) for each in options)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Turn uint8 images (B, 3, H, W) into as many views (B, 3, size, size) as there are options."""
+        return [transform(images) for transform in self.transforms]
+
+
+class EvalTransform(nn.Module):
+    """The central square of an image without chance: resize the shorter side to `size`, crop, normalise."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn uint8 images (B, 3, H, W) into normalised float images (B, 3, size, size)."""
+        return augment.normalize(augment.resized_center_crop(images, self.size), self.mean, self.std)
+
+
+def random_uniform(images: Tensor, low: float, high: float) -> Tensor:
+    """One number for each image (B, ...), uniform in [low, high]."""
+    return torch.rand(len(images), device=images.device) * (high - low) + low
+
+
+def random_mask(images: Tensor, probability: float) -> Tensor:
+    """One bool for each image (B, ...), true with the given probability."""
+    return torch.rand(len(images), device=images.device) < probability
+
+
+def random_factor(images: Tensor, strength: float) -> Tensor:
+    """Jitter factors (B,), uniform in [max(0, 1 - strength), 1 + strength]."""
+    return random_uniform(images, max(0.0, 1 - strength), 1 + strength)
+
+
+def random_order(images: Tensor) -> Tensor:
+    """Permutations (B, 4) of the four operations of colour jitter."""
+    return torch.rand(len(images), 4, device=images.device).argsort(dim=1)
+
+
+def random_boxes(images: Tensor, scale: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draw crop boxes as torchvision's `RandomResizedCrop` does.
+
+    Of ten boxes with random area and aspect ratio, the first that fits into the image is taken; if none fits, the
+    largest central box with an allowed aspect ratio.
+
+    Args:
+        images: (B, 3, H, W).
+        scale: bounds of the box's area as a part of the image's area.
+
+    Returns:
+        top, left, height and width of the boxes in pixels, each (B,) int64.
+    """
+    rows, columns = images.shape[2:]
+    shape = (len(images), CROP_ATTEMPTS)
+    low, high = scale
+    area = (torch.rand(shape, device=images.device) * (high - low) + low) * (rows * columns)
+    low, high = (math.log(ratio) for ratio in ASPECT_RATIOS)
+    ratio = (torch.rand(shape, device=images.device) * (high - low) + low).exp()
+    heights, widths = (area / ratio).sqrt().round(), (area * ratio).sqrt().round()
+
+    fits = (heights > 0) & (heights <= rows) & (widths > 0) & (widths <= columns)
+    found, first = fits.any(dim=1), fits.int().argmax(dim=1, keepdim=True)
+    central_height, central_width = _central_box(rows, columns)
+    height = torch.where(found, heights.gather(1, first).squeeze(1), central_height)
+    width = torch.where(found, widths.gather(1, first).squeeze(1), central_width)
+    top = torch.where(found, _random_start(rows - height), (rows - central_height) // 2)
+    left = torch.where(found, _random_start(columns - width), (columns - central_width) // 2)
+    return top.long(), left.long(), height.long(), width.long()
+
+
+def _central_box(rows: int, columns: int) -> tuple[int, int]:
+    """Height and width of the largest box with an allowed aspect ratio."""
+    narrowest, widest = ASPECT_RATIOS
+    if columns / rows < narrowest:
+        return round(columns / narrowest), columns
+    if columns / rows > widest:
+        return rows, round(rows * widest)
+    return rows, columns
+
+
+def _random_start(room: Tensor) -> Tensor:
+    """Whole numbers, uniform in 0..room for each of room (B,)."""
+    # In float32 the largest draws times room + 1 may round up to room + 1.
+    return (torch.rand_like(room) * (room + 1)).floor().minimum(room)
+
+
+def _sometimes(operation: Callable[[Tensor], Tensor], probability: float, images: Tensor) -> Tensor:
+    """Apply an operation to each image with the given probability."""
+    if probability == 0:
+        return images
+    chosen = random_mask(images, probability)
+    return augment.select(chosen, operation(images), images)
+
+
+def _blur(images: Tensor) -> Tensor:
+    return augment.gaussian_blur(images, random_uniform(images, *BLUR_SIGMAS))

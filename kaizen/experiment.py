@@ -1,0 +1,127 @@
+"""An experiment's folder: what it was asked, and how far it is."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from kaizen.args import UsageError, core_flags
+from kaizen.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The folder of one experiment and the flags it was started with."""
+
+    folder: Path
+    flags: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.name
+
+    @classmethod
+    def open(cls, folder: Path) -> Experiment:
+        """Take up an existing experiment. Raises UsageError where the folder does not hold one."""
+        try:
+            flags = read_json(folder / "experiment.json")["flags"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UsageError(
+                f"--experiment_dir {folder}: experiment.json is missing or damaged; use a new folder"
+            ) from None
+        return cls(folder, flags)
+
+    @classmethod
+    def start(cls, folder: Path, flags: dict[str, Any], tasks: list[list[int]], task_names: list[str]) -> Experiment:
+        """Make the folder, or go on in it.
+
+        Raises:
+            UsageError: the folder holds an experiment with other flags.
+        """
+        if (folder / "experiment.json").exists():
+            _compare(folder, cls.open(folder).flags, flags)
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {
+            "name": flags["name"],
+            "flags": flags,
+            "tasks": tasks,
+            "task_names": task_names,
+            "seeds": {"seed": flags["seed"], "split_seed": flags["split_seed"]},
+            "versions": versions(),
+        }
+        write_json(folder / "experiment.json", about)
+        return cls(folder, flags)
+
+    def task_folder(self, task_idx: int) -> Path:
+        """Where everything of one task lies; made when first asked for."""
+        folder = self.folder / f"task{task_idx}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def checkpoint(self, task_idx: int) -> Path:
+        """The end of a task."""
+        return self.folder / f"task{task_idx}" / "final.ckpt"
+
+    def accuracy(self, task_idx: int) -> Path:
+        """What a task reached."""
+        return self.folder / f"task{task_idx}" / "accuracy.json"
+
+    def done(self, task_idx: int) -> bool:
+        """Is a task through. Its accuracies are the last thing that it writes."""
+        return self.accuracy(task_idx).exists() and self.checkpoint(task_idx).exists()
+
+    def finish_task(
+        self,
+        task_idx: int,
+        accuracy: dict[str, list[float]],
+        baseline: dict[str, list[float]] | None,
+        seconds: float,
+    ) -> None:
+        """Write down what a task reached.
+
+        Args:
+            task_idx: the task.
+            accuracy: head -> accuracy in 0-1 on the test images of each task.
+            baseline: the same of the untrained network, for the first task.
+            seconds: of training.
+        """
+        content = {"heads": accuracy, "baseline": baseline, "seconds": seconds}
+        self.task_folder(task_idx)
+        write_json(self.accuracy(task_idx), content)
+
+
+def experiment_folder(base: str, name: str | None, title: str) -> Path:
+    """BASE/NAME, or a new BASE/<time>-<title>.
+
+    Raises:
+        UsageError: the name leads out of the base folder.
+    """
+    root = Path(base)
+    if name is None:
+        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in title)
+        return root / f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{safe}"
+    for folder in (root / name, Path(name)):  # the second: a path as the shell completes it
+        if folder.resolve().parent == root.resolve():
+            return folder
+    raise UsageError(f"--experiment_dir {name}: is not directly below --base_experiment_dir {base}; give a plain name")
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were made with."""
+    names = ("torch", "torchvision", "pytorch-lightning", "lightly", "numpy")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+
+
+def _compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    free = {item.name for item in core_flags() if item.free}
+    differing = [name for name in before.keys() | now.keys() if name not in free and before.get(name) != now.get(name)]
+    if differing:
+        listed = ", ".join(f"--{n} {before.get(n)} (now {now.get(n)})" for n in sorted(differing))
+        raise UsageError(
+            f"--experiment_dir {folder}: was started with other flags: {listed}; use the same ones or another folder"
+        )

@@ -1,0 +1,68 @@
+"""Files written whole: a reader, or a resumed run, sees the old content or the new, never half of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; when the block ends well, it takes the place of ``path``.
+
+    The data reach the disk before the name does, so not even a power cut leaves half a file under ``path``.
+    If the block raises, the temporary file is removed and ``path`` stays as it was.
+
+    Example:
+        with atomic_path(folder / "last.ckpt") as temporary:
+            torch.save(state, temporary)
+    """
+    # Hidden and ending in .tmp, so that what a killed process leaves behind matches no *.json or *.ckpt.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _fsync(path.parent)  # the new name itself lives in the folder
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write ``text`` (UTF-8, newlines as given) to ``path`` in one piece."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write ``obj`` to ``path`` as indented JSON, in one piece, keys in the order given.
+
+    Raises:
+        ValueError: if a float is NaN or infinite, which JSON cannot say.
+        TypeError: if something in ``obj`` has no JSON form.
+    """
+    atomic_write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return what the JSON file ``path`` holds.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not JSON in UTF-8.
+    """
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

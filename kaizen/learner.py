@@ -1,0 +1,260 @@
+"""The continual learner: one method, one classifier, one teacher from the task before, and their terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from einops import pack
+from torch import Tensor, nn
+
+from kaizen.args import Args
+from kaizen.data.loaders import Batch
+from kaizen.distillers import Distiller
+from kaizen.logs import Meter
+from kaizen.losses import labelled_cross_entropy
+from kaizen.methods import Output, SSLMethod
+from kaizen.models.frozen import FrozenModel
+from kaizen.optim import Groups, build_optimizer, build_scheduler, parameter_group, scaled_lr
+
+
+class ContinualLearner(pl.LightningModule):
+    """Kaizen (arXiv 2303.17235): L = L_FE^KD + L_C^KD + L_C^CT + L_FE^CT on task and replay images.
+
+    Args:
+        args: the experiment's flags.
+        method: encoder, projector and the self-supervised loss, L_FE^CT.
+        classifier: features -> logits over the classes of all tasks, or None.
+        probes: "online" on the encoder and "momentum_online" on the momentum encoder; they judge features and
+            teach nothing.
+        distill_features: L_FE^KD, from the second task on, or None.
+        distill_classifier: L_C^KD, from the second task on, or None.
+        views: uint8 images (B, 3, H, W) -> list of augmented views, float (B, 3, size, size).
+        probe_view: the same -> the one view that the probes train on.
+        eval_view: the same -> the images as they are judged.
+    """
+
+    def __init__(
+        self,
+        args: Args,
+        method: SSLMethod,
+        classifier: nn.Module | None,
+        probes: nn.ModuleDict,
+        distill_features: Distiller | None,
+        distill_classifier: Distiller | None,
+        views: nn.Module,
+        probe_view: nn.Module,
+        eval_view: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.args = args
+        self.method = method.to(memory_format=torch.channels_last)
+        self.classifier = classifier
+        self.probes = probes
+        self.distill_features = distill_features
+        self.distill_classifier = distill_classifier
+        self.frozen: FrozenModel | None = None
+        self.views, self.probe_view, self.eval_view = views, probe_view, eval_view
+        self.weights = {
+            "ssl": 1.0,
+            "classifier": args.classifier_loss_weight,
+            "distill_features": distill_features.lamb if distill_features is not None else 0.0,
+            "distill_classifier": distill_classifier.lamb if distill_classifier is not None else 0.0,
+            **dict.fromkeys(probes, 1.0),
+        }
+        self.meter = Meter()
+        self.optimizer_steps = 0  # of this task
+        self.correct: dict[str, Tensor] = {}  # head -> one bool per test image
+
+    def keep_teacher(self) -> None:
+        """Keep the model as it is now as the teacher of the task that begins."""
+        if self.distill_features is not None or self.distill_classifier is not None:
+            self.frozen = FrozenModel(
+                self.method.encoder, self.method.projector, self.classifier, self.args.frozen_batchnorm
+            )
+
+    # One batch.
+
+    def training_step(self, batch: dict[str, Batch], batch_idx: int) -> dict[str, Any]:
+        """A batch's way from images to the weighted sum of its terms."""
+        images, targets = join(batch)
+        views = [view.contiguous(memory_format=torch.channels_last) for view in self.views(images)]
+
+        out = self.method(views)
+        terms = {"ssl": self.method.loss(out, targets)}
+
+        logits = self.classify(out.feats)
+        if self.classifier is not None:
+            terms["classifier"] = torch.stack([labelled_cross_entropy(view, targets) for view in logits]).sum()
+
+        if self.frozen is not None:
+            past = self.frozen(views)
+            if self.distill_features is not None:
+                terms["distill_features"] = self.distill_features(out.z, past.z)
+            if self.distill_classifier is not None:
+                terms["distill_classifier"] = self.distill_classifier(logits, past.logits)
+
+        if "online" in batch:
+            terms |= self.probe_terms(batch["online"])
+
+        loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        self.meter.add({"loss": loss, **terms, **self.statistics(out, logits, targets)})
+        if self.args.scheduler == "reduce":
+            self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+        return {"loss": loss, "out": out}
+
+    def classify(self, feats: list[Tensor]) -> list[Tensor]:
+        """Logits (B, num_classes) per view; with the stop-gradient on, the encoder learns nothing from them."""
+        if self.classifier is None:
+            return []
+        return [self.classifier(f.detach() if self.args.classifier_stop_gradient else f) for f in feats]
+
+    def probe_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy of each probe on detached features of labelled images."""
+        images, targets, _ = batch
+        view = self.probe_view(images)
+        terms = {}
+        for name, encoder in self.probed_encoders().items():
+            with torch.no_grad(), evaluating(encoder, self.args.online_eval_batchnorm == "frozen"):
+                feats = encoder(view)
+            logits = self.probes[name](feats)
+            terms[name] = labelled_cross_entropy(logits, targets)
+            self.meter.add(accuracies(name, logits, targets))
+        return terms
+
+    def probed_encoders(self) -> dict[str, nn.Module]:
+        """Probe name -> the encoder that it looks at."""
+        encoders = {"online": self.method.encoder}
+        if self.method.momentum is not None:
+            encoders["momentum_online"] = self.method.momentum.encoder
+        return {name: encoder for name, encoder in encoders.items() if name in self.probes}
+
+    @torch.no_grad()
+    def statistics(self, out: Output, logits: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
+        """What is logged beside the terms: training accuracy, and the spread of z, which collapse brings to 0."""
+        spread = F.normalize(torch.stack(out.z[:2]).float(), dim=-1).std(dim=1).mean()
+        if not logits:
+            return {"z_std": spread}
+        return {"z_std": spread, **accuracies("classifier", torch.cat(logits), targets.repeat(len(logits)))}
+
+    def on_train_start(self) -> None:
+        """Begin to count where the trainer stands."""
+        self.optimizer_steps = self.trainer.global_step
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """After the gradients: the method's queue; after an optimiser step: the momentum network."""
+        self.method.after_batch(outputs["out"])
+        if self.trainer.global_step > self.optimizer_steps:
+            step, self.optimizer_steps = self.optimizer_steps, self.trainer.global_step
+            self.update_momentum(step, int(self.trainer.estimated_stepping_batches))
+        if (batch_idx + 1) % self.args.log_every_n_steps == 0 or self.trainer.is_last_batch:
+            self.log_values()
+
+    def update_momentum(self, step: int, total_steps: int) -> None:
+        """Move the momentum network, if the method has one, after optimiser step `step` (0-based) of the task."""
+        momentum = self.method.momentum
+        if momentum is not None:
+            tau = momentum.tau(step, total_steps)
+            momentum.update(self.method.encoder, self.method.projector, tau)
+            self.meter.add({"tau": torch.tensor(tau)})
+
+    def log_values(self) -> None:
+        """Means since the last time, to every logger; the only place where training waits for numbers."""
+        rates = {f"lr/{g['name']}": g["lr"] for g in self.trainer.optimizers[0].param_groups}
+        values = {f"train/{name}": value for name, value in self.meter.flush().items()}
+        for logger in self.loggers:
+            logger.log_metrics({**values, **rates}, step=self.trainer.global_step)
+
+    # Looking at the test images.
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last look."""
+        self.correct = {}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Each network sees each image once; every head judges those features."""
+        images, targets, indices = batch
+        total = self.trainer.val_dataloaders.dataset.images.targets  # type: ignore[union-attr]
+        for head, logits in self.heads(self.eval_view(images)).items():
+            correct = self.correct.setdefault(head, torch.zeros(len(total), dtype=torch.bool, device=self.device))
+            correct[indices] = logits.argmax(dim=1) == targets
+
+    def heads(self, images: Tensor) -> dict[str, Tensor]:
+        """Normalised images (B, 3, size, size) -> logits (B, num_classes) of the classifier and each probe."""
+        feats = {name: encoder(images) for name, encoder in self.probed_encoders().items()}
+        logits = {name: self.probes[name](f) for name, f in feats.items()}
+        if self.classifier is not None:
+            base = feats["online"] if "online" in feats else self.method.encoder(images)
+            logits = {"classifier": self.classifier(base), **logits}
+        return logits
+
+    def accuracy_by_task(self, test: list[Tensor]) -> dict[str, list[float]]:
+        """Accuracy in 0-1 of each head on the images of each task, from the last look at them.
+
+        Args:
+            test: for each task, the indices of its test images.
+        """
+        found = {head: correct.cpu() for head, correct in self.correct.items()}
+        return {head: [float(c[indices].float().mean()) for indices in test] for head, c in found.items()}
+
+    # Optimisation.
+
+    def parameter_groups(self) -> Groups:
+        """Encoder, method heads and distillation predictors at the scaled rate; classifiers at rates of their own."""
+        args = self.args
+        lr, decay = scaled_lr(args), args.weight_decay
+        groups = parameter_group("encoder", self.method.encoder, lr, decay)
+        if self.classifier is not None:
+            groups += parameter_group("classifier", self.classifier, args.classifier_lr, 0.0)
+        for name, probe in self.probes.items():
+            groups += parameter_group(name, probe, args.online_eval_classifier_lr, 0.0)
+        for name, module in self.method.named_children():
+            if name != "encoder":
+                groups += parameter_group(name, module, lr, decay)
+        for name in ("distill_features", "distill_classifier"):
+            distiller = getattr(self, name)
+            if distiller is not None:
+                groups += parameter_group(name, distiller, lr * distiller.lr_factor, decay)
+        return groups
+
+    def configure_optimizers(self) -> Any:
+        """For Lightning: the optimiser, and the schedule stepped once an epoch."""
+        optimizer = build_optimizer(self.args, self.parameter_groups())
+        scheduler = build_scheduler(self.args, optimizer)
+        if scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": "loss"},
+        }
+
+
+def join(batch: dict[str, Batch]) -> tuple[Tensor, Tensor]:
+    """Task images and replay images as one batch: uint8 images and their targets."""
+    parts = [batch[name] for name in ("task", "replay") if name in batch]
+    images, _ = pack([images for images, _, _ in parts], "* c h w" if parts[0][0].ndim == 4 else "* v c h w")
+    return images, torch.cat([targets for _, targets, _ in parts])
+
+
+def accuracies(name: str, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Top-1 and top-5 accuracy in 0-1 over the labelled images of a batch."""
+    with torch.no_grad():
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        hits = best == targets[:, None]
+        labelled = (targets != -1).sum().clamp(min=1)
+        return {f"{name}_acc1": hits[:, 0].sum() / labelled, f"{name}_acc5": hits.sum() / labelled}
+
+
+@contextmanager
+def evaluating(module: nn.Module, active: bool = True) -> Iterator[None]:
+    """Run a module in evaluation mode, its BatchNorm statistics untouched; it trains again afterwards."""
+    was_training = module.training
+    module.train(was_training and not active)
+    try:
+        yield
+    finally:
+        module.train(was_training)

@@ -1,0 +1,69 @@
+"""Where logged values go: a CSV file beside the checkpoint, and WandB when asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+from kaizen.args import Args, UsageError
+from kaizen.cli import flags_of
+
+
+def build_loggers(args: Args, folder: Path, group: str, task_idx: int) -> list[Logger]:
+    """The loggers of one task: `metrics.csv` in its folder, and one WandB run in the experiment's group."""
+    loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
+    if args.wandb:
+        run = WandbLogger(
+            project=args.project,
+            entity=args.entity,
+            offline=is_offline(args),
+            group=group,
+            job_type=f"task{task_idx}",
+            name=f"{args.name}-task{task_idx}",
+            save_dir=folder,
+            config=flags_of(args),
+        )
+        loggers.append(run)
+    return loggers
+
+
+def log_results(loggers: list[Logger], results: dict[str, Any], folder: Path) -> None:
+    """To WandB: accuracies after this task, and once all tasks are through the matrix, the metrics and the plots."""
+    for logger in loggers:
+        if not isinstance(logger, WandbLogger):
+            continue
+        import wandb
+
+        run, names = logger.experiment, results["task_names"]
+        finished = results["tasks_done"] == results["num_tasks"]
+        for head, found in results["heads"].items():
+            last = found["accuracy_matrix"][-1]
+            run.log({f"accuracy/{head}/task{j}": value for j, value in enumerate(last)})
+            if finished:
+                rows = [[f"after task {i}", *row] for i, row in enumerate(found["accuracy_matrix"])]
+                run.log({f"matrix/{head}": wandb.Table(columns=["", *names], data=rows)})
+                metrics = {k: v for k, v in found.items() if isinstance(v, float)}
+                run.summary.update({f"{head}/{name}": value for name, value in metrics.items()})
+        if finished:
+            run.log({f"plots/{path.stem}": wandb.Image(str(path)) for path in sorted((folder / "plots").glob("*.png"))})
+        run.finish()
+
+
+def is_offline(args: Args) -> bool:
+    """By --offline, or by WandB's own variable."""
+    return args.offline or os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled")
+
+
+def check_wandb(args: Args) -> None:
+    """Raises UsageError where WandB is asked for online without a key."""
+    if not args.wandb or is_offline(args):
+        return
+    import wandb
+
+    if not wandb.api.api_key:
+        raise UsageError(
+            "--wandb: no WandB key on this machine; run `wandb login`, set WANDB_API_KEY, or add --offline"
+        )

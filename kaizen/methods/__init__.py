@@ -1,0 +1,43 @@
+"""The self-supervised methods by name. A new one is its own file and a line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from kaizen.args import Flag, UsageError, flags_of_signature, nearest
+from kaizen.methods.barlow_twins import BarlowTwins
+from kaizen.methods.base import Output, SSLMethod
+from kaizen.methods.byol import BYOL
+from kaizen.methods.mocov2plus import MoCoV2Plus
+from kaizen.methods.simclr import SimCLR
+from kaizen.methods.vicreg import VICReg
+
+__all__ = ["METHODS", "Output", "SSLMethod", "build_method", "method_flags", "method_named"]
+
+METHODS: dict[str, type[SSLMethod]] = {
+    "barlow_twins": BarlowTwins,
+    "byol": BYOL,
+    "mocov2plus": MoCoV2Plus,
+    "simclr": SimCLR,
+    "vicreg": VICReg,
+}
+
+
+def method_named(name: str) -> type[SSLMethod]:
+    """Raises UsageError for a name that is not in METHODS."""
+    if name not in METHODS:
+        raise UsageError(f"--method {name or '(not given)'}: choose from {', '.join(METHODS)}{nearest(name, METHODS)}")
+    return METHODS[name]
+
+
+def method_flags(name: str) -> list[Flag]:
+    """The flags that one method takes, with its own defaults."""
+    return flags_of_signature(METHODS[name].__init__, "self-supervised method")
+
+
+def build_method(name: str, encoder: nn.Module, feature_dim: int, flags: dict[str, Any]) -> SSLMethod:
+    """Make a method; what it does not know among `flags` is left aside."""
+    known = {item.name for item in method_flags(name)}
+    return METHODS[name](encoder, feature_dim, **{key: value for key, value in flags.items() if key in known})

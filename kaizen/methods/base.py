@@ -1,0 +1,67 @@
+"""What every self-supervised method is: an encoder, a projector and a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from torch import Tensor, nn
+
+from kaizen.args import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE
+from kaizen.models.momentum import MomentumNetwork
+
+# The flags that several methods share. A method takes them as keyword-only parameters, with its own defaults.
+ProjHidden = Annotated[int, "hidden width of the projector", COUNT]
+OutputDim = Annotated[int, "width of the projections", COUNT]
+PredHidden = Annotated[int, "hidden width of the predictor", COUNT]
+Temperature = Annotated[float, "temperature of the contrastive softmax", POSITIVE]
+BaseTau = Annotated[float, "share of old weights the momentum network keeps at the first step", FRACTION]
+FinalTau = Annotated[float, "the same at the last step", FRACTION]
+Weight = Annotated[float, "weight of a part of the loss", NOT_NEGATIVE]
+
+
+@dataclass
+class Output:
+    """What the networks make of a batch, one tensor per view.
+
+    Attributes:
+        feats: encoder features, (B, feature_dim).
+        z: projections, (B, output_dim).
+        p: predictions, for methods with a predictor.
+        keys: projections of the momentum network, without gradient.
+    """
+
+    feats: list[Tensor]
+    z: list[Tensor]
+    p: list[Tensor] = field(default_factory=list)
+    keys: list[Tensor] = field(default_factory=list)
+
+
+class SSLMethod(nn.Module):
+    """A self-supervised method. Subclasses set `projector` and say their `loss`; they see views, nothing else.
+
+    A subclass has the constructor `(encoder, feature_dim, *, flag: Annotated[type, "help"] = default, ...)`:
+    its keyword-only parameters are its command-line flags.
+    """
+
+    projector: nn.Module
+    output_dim: int
+    momentum: MomentumNetwork | None
+
+    def __init__(self, encoder: nn.Module, feature_dim: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.momentum = None
+        self.feature_dim = feature_dim
+
+    def forward(self, views: list[Tensor]) -> Output:
+        """Each view (B, 3, H, W) through encoder and projector."""
+        feats = [self.encoder(view) for view in views]
+        return Output(feats, [self.projector(f) for f in feats])
+
+    def loss(self, out: Output, targets: Tensor) -> Tensor:
+        """The method's loss, a scalar. `targets` (B,) is for supervised variants; -1 = unlabelled."""
+        raise NotImplementedError
+
+    def after_batch(self, out: Output) -> None:
+        """Called once the gradients of a batch are taken; the place to move a queue."""

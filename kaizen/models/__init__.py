@@ -1,0 +1,1 @@
+"""The networks: encoder, heads, momentum copy and frozen copy."""

@@ -1,0 +1,28 @@
+"""Projectors, predictors and classifiers: all of them are multi-layer perceptrons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+
+def mlp(widths: Sequence[int], batch_norm: bool = False) -> nn.Sequential:
+    """Linear layers with (BatchNorm and) ReLU between them; the last one is bare.
+
+    lightly's heads drop the bias in front of a BatchNorm; the published networks keep it.
+
+    Args:
+        widths: input, hidden and output widths; two of them make a linear layer.
+        batch_norm: normalise each hidden layer.
+
+    Returns:
+        (B, widths[0]) -> (B, widths[-1]).
+    """
+    layers: list[nn.Module] = []
+    for before, after in zip(widths[:-2], widths[1:-1], strict=True):
+        layers.append(nn.Linear(before, after))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(after))
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))

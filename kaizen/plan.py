@@ -1,0 +1,172 @@
+"""The plan of an experiment: what will be trained on what, for how long, and where it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kaizen.args import Args, UsageError
+from kaizen.cli import check_classes, classifier_distiller, feature_distiller, probes_momentum
+from kaizen.data.datasets import DatasetInfo, dataset_info
+from kaizen.data.images import ImageSet
+from kaizen.data.replay import select_replay
+from kaizen.data.tasks import TaskSplit, make_split
+from kaizen.optim import scaled_lr
+
+
+@dataclass(frozen=True)
+class Data:
+    """The opened data of an experiment."""
+
+    info: DatasetInfo
+    train: ImageSet
+    test: ImageSet
+    num_classes: int
+    split: TaskSplit
+
+    @property
+    def task_names(self) -> list[str]:
+        """For people: the class names of each task, or its number."""
+        if self.split.strategy == "data":
+            return [f"part {i}" for i in range(len(self.split))]
+        return [", ".join(self.train.class_names[c] for c in classes) for classes in self.split.classes]
+
+
+def open_data(args: Args) -> Data:
+    """Open the data set and split it into tasks.
+
+    Raises:
+        UsageError: the data are missing or unfit for these flags.
+    """
+    info = dataset_info(args.dataset)
+    train, test = info.open(args)
+    num_classes = info.num_classes or len(train.class_names)
+    check_classes(args, num_classes)
+    split = make_split(args.split_strategy, train.targets, test.targets, num_classes, args.num_tasks, args.split_seed)
+    data = Data(info, train, test, num_classes, split)
+    _check_sizes(args, data)
+    return data
+
+
+def image_size(args: Args) -> int:
+    """Side of the images that the encoder sees, in pixels."""
+    return args.size[0] if args.size else dataset_info(args.dataset).size
+
+
+def channel_statistics(args: Args) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the channels, in 0-1."""
+    info = dataset_info(args.dataset)
+    return tuple(args.mean or info.mean), tuple(args.std or info.std)
+
+
+def replay_indices(args: Args, data: Data, task_idx: int) -> Tensor:
+    """The training images that task `task_idx` replays; none without --replay and in the first task."""
+    if not args.replay or task_idx == 0:
+        return torch.empty(0, dtype=torch.int64)
+    proportion = args.replay_proportion
+    if proportion is None:
+        proportion = 0.01 if args.replay_memory_size is None else 1.0
+    return select_replay(
+        data.split,
+        data.train.targets,
+        task_idx,
+        proportion,
+        args.replay_memory_size,
+        args.replay_selection,
+        args.seed,
+    )
+
+
+def probe_indices(args: Args, data: Data, task_idx: int) -> Tensor:
+    """The training images whose labels the probes learn from in task `task_idx`."""
+    first, last = {
+        "all_tasks": (0, len(data.split)),
+        "seen_tasks": (0, task_idx + 1),
+        "current_task": (task_idx, task_idx + 1),
+    }[args.online_evaluation_training_data_source]
+    return torch.cat(data.split.train[first:last])
+
+
+def probe_batch_size(args: Args, num_probe_images: int, task_steps: int) -> int:
+    """Published ("update"): all probe images in one epoch of the task. "frozen": the task batch, whatever the task."""
+    if args.online_eval_batch_size is not None:
+        return min(args.online_eval_batch_size, num_probe_images)
+    if args.online_eval_batchnorm == "frozen":
+        return min(args.batch_size, num_probe_images)
+    return -(-num_probe_images // task_steps)
+
+
+def active_terms(args: Args, task_idx: int) -> list[str]:
+    """The terms of the loss in task `task_idx`, as they are logged."""
+    terms = ["ssl"]
+    if args.classifier_training:
+        terms.append("classifier")
+    for name, kind, prefix in (
+        ("distill_features", feature_distiller(args), "feature_extractor_distill"),
+        ("distill_classifier", classifier_distiller(args), "classifier_distill"),
+    ):
+        if task_idx > 0 and kind is not None and args.method_flags[f"{prefix}_lamb"] > 0:
+            terms.append(name)
+    if args.online_evaluation:
+        terms.append("online")
+    if probes_momentum(args):
+        terms.append("momentum_online")
+    return terms
+
+
+def describe(args: Args, data: Data | None, folder: Path | None) -> list[str]:
+    """The plan in lines, for --dry_run.
+
+    Args:
+        args: checked flags.
+        data: None where the data are not on this machine: what needs counting is left out.
+        folder: where the experiment goes; None for a new folder named after its start.
+    """
+    where = folder or Path(args.base_experiment_dir) / f"<time>-{args.name}"
+    lines = [
+        f"method         {args.method}, encoder {args.encoder}, images of {image_size(args)} pixels",
+        f"data           {args.dataset}, {args.split_strategy} split, {args.num_tasks} tasks, seed {args.split_seed}",
+        f"learning rate  {scaled_lr(args):g} ({args.lr:g} x {args.batch_size} / 256), {args.scheduler}; "
+        f"classifier {args.classifier_lr:g}",
+        f"files          {where}/",
+    ]
+    return lines + [line for task in range(args.num_tasks) for line in _describe_task(args, data, task)]
+
+
+def _describe_task(args: Args, data: Data | None, task: int) -> list[str]:
+    lines = [f"task {task}", f"  terms        {', '.join(active_terms(args, task))}"]
+    if data is None:
+        return [*lines, f"  epochs       {args.max_epochs} in batches of {args.batch_size}"]
+    images = len(data.split.train[task])
+    steps = images // args.batch_size
+    replay = len(replay_indices(args, data, task))
+    names = data.task_names[task]
+    lines += [
+        f"  classes      {names if len(names) < 90 else names[:87] + '...'}",
+        f"  images       {images} to train, {len(data.split.test[task])} to test, {replay} replayed",
+        f"  steps        {args.max_epochs} epochs x {steps} = {args.max_epochs * steps}",
+    ]
+    return lines
+
+
+def _check_sizes(args: Args, data: Data) -> None:
+    smallest = min(range(len(data.split)), key=lambda i: len(data.split.train[i]))
+    images = len(data.split.train[smallest])
+    if args.batch_size > images:
+        raise UsageError(
+            f"--batch_size {args.batch_size}: task {smallest} has only {images} training images; use at most {images}"
+        )
+    empty = [i for i, indices in enumerate(data.split.test) if len(indices) == 0]
+    if empty:
+        raise UsageError(f"--val_dir: no test images for task {empty[0]}; every class needs some")
+    for task in range(max(1, args.task_idx), args.num_tasks if args.replay else 0):
+        if len(replay_indices(args, data, task)) == 0:
+            flag, value = (
+                ("replay_memory_size", args.replay_memory_size)
+                if args.replay_memory_size is not None
+                else ("replay_proportion", args.replay_proportion or 0.01)
+            )
+            raise UsageError(f"--{flag} {value}: selects no image for task {task}; give a larger one or --replay False")

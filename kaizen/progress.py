@@ -1,0 +1,86 @@
+"""How far a task is: one bar in a terminal, a line now and then in a log file."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from kaizen.learner import ContinualLearner
+
+LINES_PER_TASK = 10
+
+
+class Progress(pl.Callback):
+    """Named loss terms and the time left of a task.
+
+    Args:
+        title: what stands before the bar.
+        epochs: of the task.
+    """
+
+    def __init__(self, title: str, epochs: int) -> None:
+        self.title, self.epochs = title, epochs
+        self.console = Console()
+        self.bar: Bar | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Set up the bar."""
+        self.started = time.monotonic()
+        if self.console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.percentage:3.0f} %"),
+                TimeRemainingColumn(compact=True), TextColumn("{task.fields[terms]}", style="dim"),
+            )  # fmt: skip
+            self.bar = Bar(*columns, console=self.console)
+            total = self.epochs * int(trainer.num_training_batches)
+            self.row = self.bar.add_task(self.title, total=total, terms="")
+            self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            description = f"{self.title} epoch {trainer.current_epoch + 1}/{self.epochs}"
+            self.bar.update(self.row, advance=1, description=description, terms=_terms(pl_module))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """In a log file, a line."""
+        done = trainer.current_epoch + 1
+        interval = max(1, self.epochs // LINES_PER_TASK)
+        if self.bar is None and (done % interval == 0 or done == self.epochs):
+            left = (time.monotonic() - self.started) / done * (self.epochs - done)
+            print(
+                f"{self.title} epoch {done}/{self.epochs}  {_terms(pl_module)}  {_clock(left)} left",
+                flush=True,
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the bar down."""
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave the terminal as it was."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def _terms(learner: pl.LightningModule) -> str:
+    assert isinstance(learner, ContinualLearner)
+    return "  ".join(
+        f"{name} {learner.meter.latest[name]:.3f}" for name in learner.weights if name in learner.meter.latest
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

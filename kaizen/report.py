@@ -1,0 +1,211 @@
+"""The results of an experiment: collected from its folder, written as JSON, CSV and plots, shown as tables.
+
+An experiment's folder holds ``experiment.json`` (name, flags, tasks, task_names, seeds, versions) and, for
+every finished task, ``task<k>/accuracy.json``: per evaluated head the accuracies on all T tasks (fractions in
+0-1), in task 0 also those of the untrained network as the baseline, and the seconds that training took.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kaizen import plots
+from kaizen.args import UsageError
+from kaizen.files import atomic_path, atomic_write_text, read_json, write_json
+from kaizen.metrics import METRICS, check_row, summarize
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Console
+    from rich.table import Table
+
+Results = dict[str, Any]
+WIDEST_MATRIX = 10  # tasks; a wider matrix does not fit a terminal of 80 columns
+
+
+def collect(folder: Path) -> Results:
+    """Read the finished tasks 0..n-1 of an experiment and compute its metrics; a run in progress is welcome.
+
+    Returns:
+        ``{"heads": {name: {"accuracy_matrix", "baseline", <one key per metric>}}, "flags", "seeds",
+        "versions", "tasks", "task_names", "num_tasks", "tasks_done", "seconds_per_task"}``, in this order.
+
+    Raises:
+        UsageError: naming the file that is missing, broken, or at odds with the others.
+    """
+    experiment = _read(folder / "experiment.json", ("flags", "seeds", "versions", "tasks", "task_names"))
+    num_tasks = len(experiment["tasks"])
+    if len(experiment["task_names"]) != num_tasks:
+        raise UsageError(f"{folder / 'experiment.json'}: task_names must name each of the {num_tasks} tasks")
+    finished = [_read_task(_task_file(folder, 0), num_tasks)]
+    while len(finished) < num_tasks and (path := _task_file(folder, len(finished))).exists():
+        finished.append(_read_task(path, num_tasks))
+        if finished[-1]["heads"].keys() != finished[0]["heads"].keys():
+            raise UsageError(
+                f"{path}: evaluates other heads than task 0; run both tasks with the same evaluation flags"
+            )
+    return {
+        "heads": {name: _head(name, finished) for name in finished[0]["heads"]},
+        "flags": experiment["flags"],
+        "seeds": experiment["seeds"],
+        "versions": experiment["versions"],
+        "tasks": experiment["tasks"],
+        "task_names": experiment["task_names"],
+        "num_tasks": num_tasks,
+        "tasks_done": len(finished),
+        "seconds_per_task": [task["seconds"] for task in finished],
+    }
+
+
+def write(folder: Path) -> Results:
+    """Collect the results and write ``results.json`` and ``results.csv``, each file whole.
+
+    Raises:
+        UsageError: as `collect`.
+    """
+    results = collect(folder)
+    write_json(folder / "results.json", results)
+    atomic_write_text(folder / "results.csv", _csv(results))
+    return results
+
+
+def draw_plots(results: Results, folder: Path) -> None:
+    """Draw ``plots/``: for each head the accuracy matrix, and the accuracy over tasks."""
+    (folder / "plots").mkdir(exist_ok=True)
+    for name, head in results["heads"].items():
+        for draw in (plots.accuracy_matrix, plots.accuracy_over_tasks):
+            _save(draw(name, head, results["task_names"]), folder / "plots" / f"{draw.__name__}_{name}.png")
+
+
+def show(results: Results, console: Console | None = None) -> None:
+    """Print the accuracy matrices and the metrics as tables that fit 80 columns.
+
+    Beyond `WIDEST_MATRIX` tasks the matrices give way to one table of the accuracies after the last one.
+    """
+    from rich.console import Console
+
+    console = console or Console()
+    if results["num_tasks"] > WIDEST_MATRIX:
+        console.print(_last_row_table(results))
+    else:
+        for name, head in results["heads"].items():
+            console.print(_matrix_table(name, head["accuracy_matrix"], results["task_names"]))
+    console.print(_metrics_table(results))
+
+
+def _task_file(folder: Path, task: int) -> Path:
+    return folder / f"task{task}" / "accuracy.json"
+
+
+def _read(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Read a JSON object that has at least ``keys``; turn what can go wrong into one line for people."""
+    try:
+        content: dict[str, Any] = read_json(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); results need a finished task") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: is not valid JSON ({error}); restore the file or run its task again") from error
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise UsageError(f"{path}: lacks {', '.join(missing)}; restore the file or run its task again")
+    return content
+
+
+def _read_task(path: Path, num_tasks: int) -> dict[str, Any]:
+    task = _read(path, ("heads", "baseline", "seconds"))
+    try:
+        for kind in ("heads", "baseline"):
+            for name, row in (task[kind] or {}).items():
+                check_row(row, num_tasks, f"{kind}.{name}")
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}; restore the file or run its task again") from error
+    return task
+
+
+def _head(name: str, finished: list[dict[str, Any]]) -> dict[str, Any]:
+    matrix = [task["heads"][name] for task in finished]
+    baseline = (finished[0]["baseline"] or {}).get(name)
+    return {"accuracy_matrix": matrix, "baseline": baseline, **summarize(matrix, baseline)}
+
+
+def _csv(results: Results) -> str:
+    """Return the results in long form, one value a line; an undefined metric has an empty value."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("head", "kind", "trained_task", "tested_task", "value"))
+    for name, head in results["heads"].items():
+        writer.writerows((name, *row) for row in _csv_rows(head))
+    return text.getvalue()
+
+
+def _csv_rows(head: dict[str, Any]) -> Iterator[tuple[object, ...]]:
+    for trained, row in enumerate(head["accuracy_matrix"]):
+        for tested, accuracy in enumerate(row):
+            yield "accuracy", trained, tested, accuracy
+    for tested, accuracy in enumerate(head["baseline"] or ()):
+        yield "baseline", "", tested, accuracy
+    for metric in METRICS:
+        yield metric, "", "", head[metric]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", pad_inches=0.15)
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    """Return an empty table with one left column and the others to the right; names are shown as they are."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    padding = (0, 0) if len(others) > 8 else (0, 1, 0, 0)
+    table = Table(title=Text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=padding)
+    table.add_column(Text(first), vertical="bottom", no_wrap=True)
+    for name in others:
+        table.add_column(Text(name), justify="right", vertical="bottom")
+    return table
+
+
+def _matrix_table(head: str, matrix: list[list[float]], task_names: list[str]) -> Table:
+    """One line per trained task, one column per tested task; tasks not trained yet are dim."""
+    table = _table(f"{head}: accuracy on each task", "", *_short_names(task_names))
+    for trained, row in enumerate(matrix):
+        cells = [_cell(value, dim=tested > trained) for tested, value in enumerate(row)]
+        table.add_row(f"after task {trained}", *cells)
+    return table
+
+
+def _short_names(task_names: list[str]) -> list[str]:
+    """The names if they fit one line of the matrix table, else the tasks' numbers."""
+    fit = sum(max(5, len(name)) + 2 for name in task_names) <= 64
+    return task_names if fit else [str(task) for task in range(len(task_names))]
+
+
+def _last_row_table(results: Results) -> Table:
+    """One line per tested task, one column per head."""
+    from rich.markup import escape
+
+    table = _table(f"accuracy after task {results['tasks_done'] - 1}", "tested on", *results["heads"])
+    last_rows = [head["accuracy_matrix"][-1] for head in results["heads"].values()]
+    for tested, (name, *row) in enumerate(zip(results["task_names"], *last_rows, strict=True)):
+        table.add_row(escape(name), *(_cell(value, dim=tested >= results["tasks_done"]) for value in row))
+    return table
+
+
+def _metrics_table(results: Results) -> Table:
+    """One line per head, one column per metric."""
+    title = f"metrics after {results['tasks_done']} of {results['num_tasks']} tasks"
+    table = _table(title, "head", *(metric.replace("_", "\n") for metric in METRICS))
+    for name, head in results["heads"].items():
+        table.add_row(name, *(_cell(head[metric]) for metric in METRICS))
+    return table
+
+
+def _cell(value: float | None, dim: bool = False) -> str:
+    text = "-" if value is None else f"{value:.3f}"
+    return f"[dim]{text}[/]" if dim else text

@@ -1,0 +1,251 @@
+"""One task: where everything is built, trained and judged, in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from kaizen.args import Args, UsageError
+from kaizen.checkpoint import OPTIONAL, load_task, new_parts, restore, save_task
+from kaizen.cli import (
+    args_from,
+    classifier_distiller,
+    feature_distiller,
+    per_view,
+    probes_momentum,
+)
+from kaizen.data.images import RandomCrops
+from kaizen.data.loaders import Batch, evaluation_loader, training_loader
+from kaizen.data.views import EvalTransform, ViewOptions, Views, ViewTransform
+from kaizen.distillers import CLASSIFIER, FEATURES, build_distiller
+from kaizen.evaluate import knn_accuracy_by_task
+from kaizen.experiment import Experiment
+from kaizen.learner import ContinualLearner
+from kaizen.loggers import build_loggers, log_results
+from kaizen.methods import build_method
+from kaizen.models.encoders import build_encoder
+from kaizen.models.heads import mlp
+from kaizen.plan import (
+    Data,
+    active_terms,
+    channel_statistics,
+    image_size,
+    open_data,
+    probe_batch_size,
+    probe_indices,
+    replay_indices,
+)
+from kaizen.progress import Progress
+from kaizen.report import draw_plots, write
+
+EVALUATION_BATCH = 256
+
+
+def run_task(experiment: Experiment, task_idx: int) -> None:
+    """Train one task from the end of the one before, judge it on all tasks and write down the results.
+
+    Raises:
+        UsageError: the data or the checkpoint of the task before are missing or unfit.
+    """
+    args = args_from(experiment.flags)
+    data = open_data(args)
+    pl.seed_everything(args.seed + task_idx, workers=True, verbose=False)
+    learner = build_learner(args, data.num_classes, task_idx)
+    take_up(learner, args, experiment, task_idx)
+    folder = experiment.task_folder(task_idx)
+    trainer = build_trainer(args, folder, experiment.name, task_idx)
+    test = evaluation_loader(
+        data.test, torch.arange(len(data.test)), image_size(args), EVALUATION_BATCH, args.num_workers
+    )
+    unjudged = task_idx == 0 or not experiment.accuracy(task_idx - 1).exists()
+    before = judge(trainer, learner, data, test, max(0, task_idx - 1)) if unjudged else None
+    if before is not None and task_idx > 0:
+        experiment.finish_task(task_idx - 1, before, None, 0.0)  # what --pretrained_model brings along
+
+    started = time.monotonic()
+    trainer.fit(learner, training_loaders(args, data, task_idx), test)
+    seconds = time.monotonic() - started
+
+    accuracy = judge(trainer, learner, data, test, task_idx)
+    save_task(learner, experiment.checkpoint(task_idx), task_idx, experiment.flags)
+    experiment.finish_task(task_idx, accuracy, before if task_idx == 0 else None, round(seconds, 1))
+    results = write(experiment.folder)
+    if results["tasks_done"] == results["num_tasks"]:
+        draw_plots(results, experiment.folder)
+    log_results(trainer.loggers, results, experiment.folder)
+
+
+def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearner:
+    """The networks, heads and views of one task, with fresh weights."""
+    encoder, feature_dim = build_encoder(args.encoder, image_size(args), args.stem_padding, args.encoder_width)
+    method = build_method(args.method, encoder, feature_dim, args.method_flags)
+    classifier = mlp([feature_dim, *args.classifier_layers, num_classes]) if args.classifier_training else None
+    probes = nn.ModuleDict()
+    for name, wanted in (("online", args.online_evaluation), ("momentum_online", probes_momentum(args))):
+        if wanted:
+            probes[name] = mlp([feature_dim, *args.online_eval_classifier_layers, num_classes])
+    terms = active_terms(args, task_idx)
+    features, labels = feature_distiller(args), classifier_distiller(args)
+    distill_features = (
+        build_distiller(features, FEATURES, method.output_dim, args.method_flags)
+        if features is not None and "distill_features" in terms
+        else None
+    )
+    distill_classifier = (
+        build_distiller(labels, CLASSIFIER, num_classes, args.method_flags)
+        if labels is not None and "distill_classifier" in terms
+        else None
+    )
+    size, (mean, std) = image_size(args), channel_statistics(args)
+    return ContinualLearner(
+        args,
+        method,
+        classifier,
+        probes,
+        distill_features,
+        distill_classifier,
+        views=Views(view_options(args)),
+        probe_view=ViewTransform(ViewOptions(size, 0, 0, 0, 0, mean, std, gray_prob=0)),
+        eval_view=EvalTransform(size, mean, std),
+    )
+
+
+def view_options(args: Args) -> list[ViewOptions]:
+    """What each of the two views may do to an image."""
+    mean, std = channel_statistics(args)
+    columns = {
+        "brightness": args.brightness,
+        "contrast": args.contrast,
+        "saturation": args.saturation,
+        "hue": args.hue,
+        "jitter_prob": args.color_jitter_prob,
+        "gray_prob": args.gray_scale_prob,
+        "blur_prob": args.gaussian_prob,
+        "solarize_prob": args.solarization_prob,
+        "min_scale": args.min_scale,
+        "max_scale": args.max_scale,
+        "hflip_prob": args.horizontal_flip_prob,
+    }
+    rows = zip(*map(per_view, columns.values()), strict=True)
+    return [ViewOptions(image_size(args), mean=mean, std=std, **dict(zip(columns, row, strict=True))) for row in rows]
+
+
+def take_up(learner: ContinualLearner, args: Args, experiment: Experiment, task_idx: int) -> None:
+    """Load the weights of the task before, or of --pretrained_model, and keep a frozen copy from the second task on."""
+    before = experiment.checkpoint(task_idx - 1)
+    if task_idx > 0 and (before.exists() or not args.pretrained_model):
+        restore(learner, load_task(before, "--experiment_dir"), before, "--experiment_dir", new_parts(task_idx))
+    elif args.pretrained_model:
+        path = Path(args.pretrained_model)
+        anew = restore(learner, load_task(path, "--pretrained_model"), path, "--pretrained_model", OPTIONAL)
+        if anew:
+            print(f"--pretrained_model {path}: not taken over: {', '.join(anew)}")
+    if task_idx > 0:
+        learner.keep_teacher()
+
+
+def training_loaders(args: Args, data: Data, task_idx: int) -> dict[str, DataLoader[Batch]]:
+    """Task images, replay images and probe images; Lightning cycles the shorter ones until the longest is through."""
+    crops = RandomCrops(image_size(args), tuple(zip(per_view(args.min_scale), per_view(args.max_scale), strict=True)))
+    task, replay = data.split.train[task_idx], replay_indices(args, data, task_idx)
+
+    def loader(indices: torch.Tensor, crop: RandomCrops, batch_size: int, stream: int) -> DataLoader[Batch]:
+        seed = args.seed * 31 + task_idx * 7 + stream
+        return training_loader(data.train, indices, crop, batch_size, args.num_workers, seed)
+
+    loaders = {"task": loader(task, crops, args.batch_size, 0)}
+    if len(replay):
+        loaders["replay"] = loader(replay, crops, args.replay_batch_size, 1)
+    if args.online_evaluation:
+        probe = probe_indices(args, data, task_idx)
+        one_crop = RandomCrops(image_size(args), ((0.08, 1.0),))
+        loaders["online"] = loader(probe, one_crop, probe_batch_size(args, len(probe), len(loaders["task"])), 2)
+    return loaders
+
+
+def build_trainer(args: Args, folder: Path, name: str, task_idx: int) -> pl.Trainer:
+    """Lightning's trainer on the GPU that --gpus names, or on the CPU."""
+    cuda = torch.cuda.is_available()
+    precision = {"16": "16-mixed" if cuda else "32-true", "bf16": "bf16-mixed", "32": "32-true"}[args.precision]
+    return pl.Trainer(
+        accelerator="gpu" if cuda else "cpu",
+        devices=[int(args.gpus or 0)] if cuda else 1,
+        precision=precision,  # type: ignore[arg-type]
+        max_epochs=args.max_epochs,
+        accumulate_grad_batches=args.accumulate_grad_batches,
+        check_val_every_n_epoch=args.check_val_every_n_epoch,
+        num_sanity_val_steps=0,
+        logger=build_loggers(args, folder, name, task_idx),
+        callbacks=[Progress(f"task {task_idx}", args.max_epochs)],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def judge(
+    trainer: pl.Trainer, learner: ContinualLearner, data: Data, test: DataLoader[Batch], task_idx: int
+) -> dict[str, list[float]]:
+    """Accuracy in 0-1 of every head on every task's test images."""
+    args = learner.args
+    trainer.validate(learner, test, verbose=False)
+    accuracy = learner.accuracy_by_task(data.split.test)
+    if not args.disable_knn_eval:
+        voters = evaluation_loader(
+            data.train,
+            probe_indices(args, data, task_idx),
+            image_size(args),
+            EVALUATION_BATCH,
+            args.num_workers,
+        )
+        accuracy["knn"] = knn_accuracy_by_task(
+            learner.method.encoder,
+            learner.eval_view,
+            voters,
+            test,
+            data.split.test,
+            data.num_classes,
+            args.knn_k,
+            learner.device,
+        )
+    return accuracy
+
+
+def notices(args: Args) -> list[str]:
+    """What a user should know before training starts."""
+    lines = []
+    cuda = torch.cuda.is_available()
+    if args.gpus is not None and not cuda:
+        lines.append(f"--gpus {args.gpus}: no CUDA here, training on the CPU")
+    if args.precision == "16" and not cuda:
+        lines.append("--precision 16: fp16 needs CUDA, training in fp32")
+    if args.online_evaluation and args.online_eval_batchnorm == "update":
+        lines.append(
+            "--online_eval_batchnorm update: probe images, also those of past tasks, enter the encoder's BatchNorm "
+            "statistics, as published; `frozen` keeps them out"
+        )
+    return lines
+
+
+def main(argv: list[str]) -> int:
+    """`python -m kaizen.task FOLDER TASK`."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # its hints are about code, not about runs
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    try:
+        run_task(Experiment.open(Path(argv[0])), int(argv[1]))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,126 @@
+"""Train task after task, each in a process of its own, each from the checkpoint of the one before.
+
+python3 main_continual.py --dataset digits --method mocov2plus --num_tasks 5 ... --dry_run
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from kaizen.args import Args, DataMissing, UsageError
+from kaizen.experiment import Experiment, experiment_folder
+
+ROOT = Path(__file__).resolve().parent
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit status: 0, 2 for bad input, or that of the task that failed."""
+    try:
+        return run(argv)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def run(argv: list[str]) -> int:
+    """Check everything, then train what is not trained yet."""
+    from kaizen.cli import flags_of, read_args, unused_flags
+    from kaizen.loggers import check_wandb
+    from kaizen.plan import open_data
+    from kaizen.task import notices
+
+    args = read_args(argv)
+    folder = experiment_folder(args.base_experiment_dir, args.experiment_dir, args.name)
+    for line in notices(args):
+        print(line)
+    if unused := unused_flags(args):
+        print(f"warning: not used by {args.method} with these distillers: {', '.join('--' + name for name in unused)}")
+    if args.dry_run:
+        return dry_run(args, folder if args.experiment_dir else None)
+    check_wandb(args)
+    data = open_data(args)
+    check_start(args, folder, data.num_classes)
+    experiment = Experiment.start(folder, flags_of(args), data.split.classes, data.task_names)
+    return chain(experiment, args.task_idx, args.num_tasks)
+
+
+def dry_run(args: Args, folder: Path | None) -> int:
+    """Print the plan. Data or checkpoints that are not on this machine are named, and what needs them is left out."""
+    from kaizen.plan import describe, open_data
+
+    data = None
+    try:
+        data = open_data(args)
+    except DataMissing as error:
+        print(f"not checked: {error}")
+    if args.pretrained_model and not Path(args.pretrained_model).exists():
+        print(f"not checked: --pretrained_model {args.pretrained_model}: not on this machine")
+    elif data is not None:
+        check_start(args, folder, data.num_classes)
+    print("\n".join(describe(args, data, folder)))
+    return 0
+
+
+def check_start(args: Args, folder: Path | None, num_classes: int) -> None:
+    """Raises UsageError where the weights to start from are missing or do not fit."""
+    from kaizen.checkpoint import OPTIONAL, load_task, restore
+    from kaizen.task import build_learner
+
+    done = [folder is not None and Experiment(folder, {}).done(task) for task in range(args.task_idx)]
+    if args.task_idx > 1 and not all(done):
+        raise UsageError(
+            f"--task_idx {args.task_idx}: the results need every task; start from task 0 or 1, "
+            "or in an --experiment_dir in which the tasks before are done"
+        )
+    if args.pretrained_model:
+        path = Path(args.pretrained_model)
+        checkpoint = load_task(path, "--pretrained_model")
+        restore(build_learner(args, num_classes, args.task_idx), checkpoint, path, "--pretrained_model", OPTIONAL)
+    elif not all(done):
+        raise UsageError(
+            f"--task_idx {args.task_idx}: needs the model of task {args.task_idx - 1}; give --pretrained_model, "
+            "or an --experiment_dir in which that task is done"
+        )
+
+
+def chain(experiment: Experiment, first: int, num_tasks: int) -> int:
+    """Run the tasks that are not done, one process each; stop at the first that fails, with its exit status."""
+    from kaizen.report import collect, show
+
+    print(f"experiment {experiment.folder}", flush=True)
+    for task in range(first, num_tasks):
+        if experiment.done(task):
+            print(f"task {task} is done", flush=True)
+            continue
+        status = run_process([sys.executable, "-m", "kaizen.task", str(experiment.folder), str(task)])
+        if status != 0:
+            print(
+                f"task {task} stopped with exit status {status}; the same command with",
+                file=sys.stderr,
+                end=" ",
+            )
+            print(f"--experiment_dir {experiment.name} goes on from it", file=sys.stderr)
+            return status
+    show(collect(experiment.folder))
+    print(f"results in {experiment.folder}/results.json, results.csv and plots/")
+    return 0
+
+
+def run_process(command: list[str]) -> int:
+    """Run a command without a shell, pass on SIGTERM, and return its exit status (128 + n for signal n)."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # Threads that sleep while they wait cost nothing alone, and save most of the time where cores are shared.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": path}
+    with subprocess.Popen(command, env=environment) as process:
+        signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+        signal.signal(signal.SIGINT, lambda number, _: None)  # the terminal has told the child already
+        status = process.wait()
+    return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
