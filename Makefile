@@ -20,4 +20,4 @@ test:
 	$(RUN) python -m pytest
 
 quickstart:
-	$(RUN) python job_launcher.py --script bash_files/quickstart.sh
+	$(RUN) python job_launcher.py --script bash_files/quickstart_digits.sh

@@ -50,8 +50,11 @@ def run(argv: list[str]) -> int:
 
 def dry_run(args: Args, folder: Path | None) -> int:
     """Print the plan. Data or checkpoints that are not on this machine are named, and what needs them is left out."""
+    from kaizen.cli import flags_of
     from kaizen.plan import describe, open_data
 
+    if folder is not None:
+        Experiment.check(folder, flags_of(args))
     data = None
     try:
         data = open_data(args)

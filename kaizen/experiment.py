@@ -37,14 +37,19 @@ class Experiment:
         return cls(folder, flags)
 
     @classmethod
+    def check(cls, folder: Path, flags: dict[str, Any]) -> None:
+        """Raises UsageError where the folder holds an experiment with other flags."""
+        if (folder / "experiment.json").exists():
+            _compare(folder, cls.open(folder).flags, flags)
+
+    @classmethod
     def start(cls, folder: Path, flags: dict[str, Any], tasks: list[list[int]], task_names: list[str]) -> Experiment:
         """Make the folder, or go on in it.
 
         Raises:
             UsageError: the folder holds an experiment with other flags.
         """
-        if (folder / "experiment.json").exists():
-            _compare(folder, cls.open(folder).flags, flags)
+        cls.check(folder, flags)
         folder.mkdir(parents=True, exist_ok=True)
         about = {
             "name": flags["name"],

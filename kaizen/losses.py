@@ -22,9 +22,9 @@ def soft_label_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Cross-entropy against the teacher's distribution at temperature 1 (Kaizen's L_C^KD).
 
     Args:
-        logits, teacher_logits: (B, C); no gradient reaches the teacher.
+        logits, teacher_logits: (B, C).
     """
-    return F.cross_entropy(logits, F.softmax(teacher_logits.detach(), dim=1))
+    return F.cross_entropy(logits, F.softmax(teacher_logits, dim=1))
 
 
 def contrastive_distillation(z: Tensor, teacher_z: Tensor, temperature: float) -> Tensor:

@@ -13,7 +13,7 @@ from kaizen.cli import check_classes, classifier_distiller, feature_distiller, p
 from kaizen.data.datasets import DatasetInfo, dataset_info
 from kaizen.data.images import ImageSet
 from kaizen.data.replay import select_replay
-from kaizen.data.tasks import TaskSplit, make_split
+from kaizen.data.tasks import TaskSplit, make_split, split_classes
 from kaizen.optim import scaled_lr
 
 
@@ -139,17 +139,24 @@ def describe(args: Args, data: Data | None, folder: Path | None) -> list[str]:
 def _describe_task(args: Args, data: Data | None, task: int) -> list[str]:
     lines = [f"task {task}", f"  terms        {', '.join(active_terms(args, task))}"]
     if data is None:
+        known = dataset_info(args.dataset).num_classes
+        if known is not None and args.split_strategy == "class":
+            numbers = split_classes(known, args.num_tasks, args.split_seed)[task]
+            lines.append(f"  classes      {_shorten(', '.join(map(str, numbers)))}")
         return [*lines, f"  epochs       {args.max_epochs} in batches of {args.batch_size}"]
     images = len(data.split.train[task])
     steps = images // args.batch_size
     replay = len(replay_indices(args, data, task))
-    names = data.task_names[task]
     lines += [
-        f"  classes      {names if len(names) < 90 else names[:87] + '...'}",
+        f"  classes      {_shorten(data.task_names[task])}",
         f"  images       {images} to train, {len(data.split.test[task])} to test, {replay} replayed",
         f"  steps        {args.max_epochs} epochs x {steps} = {args.max_epochs * steps}",
     ]
     return lines
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) < 90 else f"{text[:87]}..."
 
 
 def _check_sizes(args: Args, data: Data) -> None:

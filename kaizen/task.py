@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -73,7 +75,6 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     started = time.monotonic()
     trainer.fit(learner, training_loaders(args, data, task_idx), test)
     seconds = time.monotonic() - started
-
     accuracy = judge(trainer, learner, data, test, task_idx)
     save_task(learner, experiment.checkpoint(task_idx), task_idx, experiment.flags)
     experiment.finish_task(task_idx, accuracy, before if task_idx == 0 else None, round(seconds, 1))
@@ -153,13 +154,15 @@ def take_up(learner: ContinualLearner, args: Args, experiment: Experiment, task_
 
 
 def training_loaders(args: Args, data: Data, task_idx: int) -> dict[str, DataLoader[Batch]]:
-    """Task images, replay images and probe images; Lightning cycles the shorter ones until the longest is through."""
+    """Task, replay and probe images; Lightning cycles the shorter ones until the longest is through."""
     crops = RandomCrops(image_size(args), tuple(zip(per_view(args.min_scale), per_view(args.max_scale), strict=True)))
     task, replay = data.split.train[task_idx], replay_indices(args, data, task_idx)
 
-    def loader(indices: torch.Tensor, crop: RandomCrops, batch_size: int, stream: int) -> DataLoader[Batch]:
+    def loader(
+        indices: torch.Tensor, crop: RandomCrops, batch_size: int, stream: int, limit: int | None = None
+    ) -> DataLoader[Batch]:
         seed = args.seed * 31 + task_idx * 7 + stream
-        return training_loader(data.train, indices, crop, batch_size, args.num_workers, seed)
+        return training_loader(data.train, indices, crop, batch_size, args.num_workers, seed, limit)
 
     loaders = {"task": loader(task, crops, args.batch_size, 0)}
     if len(replay):
@@ -167,7 +170,8 @@ def training_loaders(args: Args, data: Data, task_idx: int) -> dict[str, DataLoa
     if args.online_evaluation:
         probe = probe_indices(args, data, task_idx)
         one_crop = RandomCrops(image_size(args), ((0.08, 1.0),))
-        loaders["online"] = loader(probe, one_crop, probe_batch_size(args, len(probe), len(loaders["task"])), 2)
+        steps = max(map(len, loaders.values()))  # probes follow; they never make an epoch longer
+        loaders["online"] = loader(probe, one_crop, probe_batch_size(args, len(probe), steps), 2, limit=steps)
     return loaders
 
 
@@ -244,6 +248,8 @@ def main(argv: list[str]) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except SIGTERMException:  # Lightning's own way out, whose exit status would be 0
+        return 128 + signal.SIGTERM
     return 0
 
 

@@ -1,11 +1,11 @@
 """Image augmentations for whole batches, with parameters of each sample's own.
 
-Every function takes images of shape (B, 3, H, W) and parameters of shape (B,), and gives what torchvision's PIL
-transforms give for the same parameters. PIL stores uint8 between two operations; here images are float tensors that
-hold integers in 0..255, so each operation ends with PIL's own rounding (to nearest, or towards zero) and clamping.
+Every function takes images of shape (B, 3, H, W) and parameters of shape (B,), and gives what torchvision's
+PIL transforms give for the same parameters. PIL stores uint8 between two operations; here images are float
+tensors that hold integers in 0..255, so each operation ends with PIL's own rounding and clamping.
 
-Nothing here waits for the device or has a shape that depends on values. `torch.where`, comparisons and `remainder`
-are several times slower on CPU tensors than `lerp`, `clamp` and `floor`, which therefore do their work on pixels.
+Nothing here waits for the device or has a shape that depends on values. On CPU tensors `torch.where`,
+comparisons and `remainder` are several times slower than `lerp`, `clamp` and `floor`: those treat the pixels.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ def resized_crop(
         size: height and width of the result.
 
     Returns:
-        (B, 3, size, size) float. On average less than 0.001 grey levels from PIL; with TF32 matrix products
-        (`torch.set_float32_matmul_precision("high")` on CUDA) about 0.03.
+        (B, 3, size, size) float. On average less than 0.001 grey levels from PIL, or about 0.03 with matrix
+        products in TF32. Columns come before rows, as in Pillow up to version 12; where a box taller than
+        `size` loses mostly rows, Pillow 13 turns that round, which adds about 0.02 to the mean.
     """
     rows = torch.arange(size, device=images.device)[None]
     columns = rows + flip[:, None] * (size - 1 - 2 * rows)
@@ -85,7 +86,7 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
 def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
     """Turn the hue by `factor` (B,) of the colour circle, in -0.5..0.5, through uint8 HSV as PIL does.
 
-    The way through uint8 loses colours, so 0 is not an identity. On average less than 0.001 grey levels from PIL.
+    The way through uint8 loses colours, so 0 is no identity. On average less than 0.001 grey levels from PIL.
     """
     hue, saturation, value = _rgb_to_hsv(images)
     hue.add_((factor * 255).trunc_().view(-1, 1, 1, 1))
@@ -116,8 +117,8 @@ def color_jitter(
     factors = torch.stack([brightness, contrast, saturation, unchanged], dim=1).gather(1, order)
     if hue is None:
         return _blend_steps(images, order, factors)
-    # Hue is the dear step, and comes once in each order: first all blends that go before it, then hue for all images
-    # at once, then all blends that go after it. On the wrong side of hue a blend has factor 1 and changes nothing.
+    # Hue is the dear step, and each order has it once: first all blends that go before it, then hue for all
+    # images together, then the blends that go after it. A blend with factor 1 changes nothing.
     steps = torch.arange(4, device=order.device)
     hue_step = (order == HUE).int().argmax(dim=1, keepdim=True)
     before = torch.where(steps < hue_step, factors, 1.0)
@@ -175,7 +176,7 @@ def select(mask: Tensor, images: Tensor, otherwise: Tensor) -> Tensor:
 
 
 def _blend_steps(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
-    """Apply S blends in a row, with kinds and factors (B, S). HUE among the kinds has to have the factor 1."""
+    """Apply S blends in a row, with kinds and factors (B, S). A kind of HUE needs a factor of 1."""
     for kind, factor in zip(kinds.unbind(1), factors.unbind(1), strict=True):
         luma = _luma(images)
         mean = _mean_level(luma) * (kind == CONTRAST).view(-1, 1, 1, 1)
@@ -216,8 +217,10 @@ def _rgb_to_hsv(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    """The inverse of `_rgb_to_hsv`: (B, 3, H, W). A channel is below value by chroma times its distance in hue."""
+    """The inverse of `_rgb_to_hsv`: (B, 3, H, W)."""
     side = hue * (6 / 255)
+    # What each channel lacks of value, in parts of the chroma and before clamping to -1..0: red lacks nothing
+    # at the sides 5 to 1 of the colour hexagon, green at 1 to 3, blue at 3 to 5.
     red = (side - 3).abs_().sub_(2)
     green = 1 - (side - 2).abs_()
     blue = 1 - (side - 4).abs_()
@@ -237,7 +240,7 @@ def _resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _bicubic_weights(start: Tensor, length: Tensor, in_size: int, out_size: int, positions: Tensor) -> Tensor:
-    """Weights (B, P, in_size) that resize the pixels [start, start + length) to out_size, for P of the results.
+    """Weights (B, P, in_size) to resize pixels [start, start + length) to out_size, for P of the results.
 
     Args:
         start, length: (B,) integers, the box in pixels.
@@ -255,7 +258,7 @@ def _bicubic_weights(start: Tensor, length: Tensor, in_size: int, out_size: int,
 
 
 def _cubic_kernel(distance: Tensor) -> Tensor:
-    """Keys' cubic convolution kernel, a = -0.5, at distances >= 0: both pieces as one sum of truncated powers."""
+    """Keys' cubic convolution kernel (a = -0.5), its two pieces as one sum of truncated powers."""
     outer = (2 - distance).clamp_(min=0)
     inner = (1 - distance).clamp_(min=0)
     return (outer * 0.5 - 0.5).mul_(outer).mul_(outer).add_((1 - 2 * inner).mul_(inner).mul_(inner))

@@ -45,6 +45,10 @@ def _open_cifar(args: Args) -> tuple[ImageSet, ImageSet]:
             found = kind(args.data_dir, train=train, download=not args.dry_run)
         except (OSError, RuntimeError, EOFError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if args.dry_run:
+                raise DataMissing(
+                    f"--data_dir {args.data_dir}: {args.dataset} is not there; a real run downloads it"
+                ) from None
             raise DataMissing(
                 f"--data_dir {args.data_dir}: {args.dataset} is not there or damaged, and could not be downloaded "
                 f"({reason}); put {kind.base_folder} into that folder"

@@ -34,10 +34,17 @@ class ShuffledBatches(Sampler[list[int]]):
 
     The order follows from (seed, epoch, how often this epoch began anew) alone, so that a run taken up
     again sees the batches it would have seen, and a short loader that is cycled never repeats itself.
+
+    Args:
+        count: number of images.
+        batch_size: images per batch; all of them where there are fewer.
+        seed: of the order.
+        limit: no more batches than this in an epoch; other images come in the next one.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, limit: int | None = None) -> None:
         self.count, self.batch_size, self.seed = count, min(batch_size, count), seed
+        self.batches = count // self.batch_size if limit is None else min(limit, count // self.batch_size)
         self.epoch = self.round = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -52,7 +59,7 @@ class ShuffledBatches(Sampler[list[int]]):
             yield order[start : start + self.batch_size].tolist()
 
     def __len__(self) -> int:
-        return self.count // self.batch_size
+        return self.batches
 
 
 class OrderedBatches(Sampler[list[int]]):
@@ -70,10 +77,16 @@ class OrderedBatches(Sampler[list[int]]):
 
 
 def training_loader(
-    images: ImageSet, indices: Tensor, crop: RandomCrops, batch_size: int, num_workers: int, seed: int
+    images: ImageSet,
+    indices: Tensor,
+    crop: RandomCrops,
+    batch_size: int,
+    num_workers: int,
+    seed: int,
+    limit: int | None = None,
 ) -> DataLoader[Batch]:
-    """Shuffled full batches of (images, targets, indices)."""
-    return _loader(images, indices, crop, ShuffledBatches(len(indices), batch_size, seed), num_workers)
+    """Shuffled full batches of (images, targets, indices), at most `limit` in an epoch."""
+    return _loader(images, indices, crop, ShuffledBatches(len(indices), batch_size, seed, limit), num_workers)
 
 
 def evaluation_loader(

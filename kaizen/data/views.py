@@ -1,6 +1,6 @@
 """Random views of whole batches, and the fixed transform for evaluation.
 
-The parameters of a batch are drawn at once, from the default generator of its device, and follow the distributions
+The parameters of a batch are drawn at once, from the default generator of its device, with the distributions
 of torchvision's `RandomResizedCrop`, `ColorJitter`, `RandomGrayscale` and `RandomHorizontalFlip`.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from kaizen.data import augment
@@ -52,7 +53,7 @@ class ViewOptions:
 class ViewTransform(nn.Module):
     """One random view of each image of a batch.
 
-    The order: random resized crop with horizontal flip, colour jitter, greyscale, blur, solarisation, normalisation.
+    The order: random resized crop with flip, colour jitter, greyscale, blur, solarisation, normalisation.
     """
 
     mean: Tensor
@@ -66,8 +67,15 @@ class ViewTransform(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Turn uint8 images (B, 3, H, W) into normalised float views (B, 3, size, size)."""
-        return self.colour(self.crop(images))
+        """Turn uint8 images (B, 3, H, W), or crops (B, 1, 3, size, size), into float views (B, 3, size, size)."""
+        return self.colour(self.mirror(images) if images.ndim == 5 else self.crop(images))
+
+    @torch.no_grad()
+    def mirror(self, crops: Tensor) -> Tensor:
+        """Flip what was cropped while it was read: uint8 (B, 1, 3, size, size) to (B, 3, size, size)."""
+        images = rearrange(crops, "b 1 c h w -> b c h w")
+        flip = random_mask(images, self.options.hflip_prob)
+        return torch.where(rearrange(flip, "b -> b 1 1 1"), images.flip(-1), images)
 
     @torch.no_grad()
     def crop(self, images: Tensor) -> Tensor:
@@ -108,8 +116,12 @@ class Views(nn.Module):
         self.transforms = nn.ModuleList(ViewTransform(each) for each in options)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Turn uint8 images (B, 3, H, W) into as many views (B, 3, size, size) as there are options."""
-        return [transform(images) for transform in self.transforms]
+        """Turn uint8 images (B, 3, H, W) into as many views (B, 3, size, size) as there are options.
+
+        Images cropped while they were read, (B, V, 3, size, size), give one crop to each view.
+        """
+        each = images.split(1, dim=1) if images.ndim == 5 else [images] * len(self.transforms)
+        return [transform(part) for transform, part in zip(self.transforms, each, strict=True)]
 
 
 class EvalTransform(nn.Module):
@@ -153,8 +165,8 @@ def random_order(images: Tensor) -> Tensor:
 def random_boxes(images: Tensor, scale: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw crop boxes as torchvision's `RandomResizedCrop` does.
 
-    Of ten boxes with random area and aspect ratio, the first that fits into the image is taken; if none fits, the
-    largest central box with an allowed aspect ratio.
+    Of ten boxes with random area and aspect ratio, the first that fits into the image is taken; if none fits,
+    the largest central box with an allowed aspect ratio.
 
     Args:
         images: (B, 3, H, W).

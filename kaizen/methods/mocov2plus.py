@@ -46,15 +46,15 @@ class MoCoV2Plus(SSLMethod):
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
 
     def forward(self, views: list[Tensor]) -> Output:
-        """Queries with gradient, keys without."""
+        """Queries with gradient, keys without; both are normalised, and so is what distillation is given of them."""
         out = super().forward(views)
+        out.z = [F.normalize(z, dim=1) for z in out.z]
         out.keys = [F.normalize(self.momentum(view), dim=1) for view in views]
         return out
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:
         """Mean over both directions: the query of one view, the key and the queue of the other."""
-        q1, q2 = (F.normalize(z, dim=1) for z in out.z)
-        k1, k2 = out.keys
+        (q1, q2), (k1, k2) = out.z, out.keys
         first = queue_contrastive(q1, k2, self.queue[1], self.temperature)
         second = queue_contrastive(q2, k1, self.queue[0], self.temperature)
         return (first + second) / 2
