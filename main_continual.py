@@ -92,7 +92,7 @@ def check_start(args: Args, folder: Path | None, num_classes: int) -> None:
 
 def chain(experiment: Experiment, first: int, num_tasks: int) -> int:
     """Run the tasks that are not done, one process each; stop at the first that fails, with its exit status."""
-    from kaizen.report import collect, show
+    from kaizen.report import draw_plots, show, write
 
     print(f"experiment {experiment.folder}", flush=True)
     for task in range(first, num_tasks):
@@ -108,7 +108,10 @@ def chain(experiment: Experiment, first: int, num_tasks: int) -> int:
             )
             print(f"--experiment_dir {experiment.name} goes on from it", file=sys.stderr)
             return status
-    show(collect(experiment.folder))
+    results = write(experiment.folder)  # again: the last task may have been cut off before it did
+    if not (experiment.folder / "plots").exists():
+        draw_plots(results, experiment.folder)
+    show(results)
     print(f"results in {experiment.folder}/results.json, results.csv and plots/")
     return 0
 

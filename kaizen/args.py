@@ -55,7 +55,9 @@ class Alias:
 POSITIVE = Range(0, open_low=True)
 NOT_NEGATIVE = Range(0)
 COUNT = Range(1)
+BATCH = Range(2)  # BatchNorm has no statistics of one image
 FRACTION = Range(0, 1)
+SEED = Range(0, 1e9)  # generators take no more than 32 bits
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Args:
     )
     base_experiment_dir: str = flag("experiments", "where experiment folders are made", RUN, free=True)
     dry_run: bool = flag(False, "check every flag, print the plan and stop", RUN, free=True)
-    seed: int = flag(5, "seed of weights, batches and views", RUN, bounds=NOT_NEGATIVE)
+    seed: int = flag(5, "seed of weights, batches and views", RUN, bounds=SEED)
     gpus: str | None = flag(None, "index of the GPU to use, e.g. 0; without CUDA the CPU is used", RUN, free=True)
     precision: str = flag("32", "16 is fp16 mixed on CUDA", RUN, choices=("16", "bf16", "32"))
 
@@ -123,13 +125,13 @@ class Args:
     size: list[int] | None = flag(None, "side of the images the encoder sees, in pixels", DATA, bounds=Range(4))
     mean: list[float] | None = flag(None, "custom: channel means in 0-1", DATA, bounds=FRACTION)
     std: list[float] | None = flag(None, "custom: channel standard deviations in 0-1", DATA, bounds=POSITIVE)
-    batch_size: int = flag(128, "task images per step", DATA, bounds=COUNT)
+    batch_size: int = flag(128, "task images per step", DATA, bounds=BATCH)
     num_workers: int = flag(4, "loader processes, for images decoded on the fly", DATA, bounds=NOT_NEGATIVE, free=True)
 
     split_strategy: str = flag("class", "how the data become tasks", TASKS, choices=("class", "data"))
     num_tasks: int = flag(2, "number of tasks", TASKS, bounds=COUNT)
     task_idx: int = flag(0, "task to start from", TASKS, bounds=NOT_NEGATIVE, free=True)
-    split_seed: int = flag(5, "seed of the class order or the data split", TASKS, bounds=NOT_NEGATIVE)
+    split_seed: int = flag(5, "seed of the class order or the data split", TASKS, bounds=SEED)
     replay: bool = flag(False, "mix stored images of past tasks into every batch", TASKS)
     replay_proportion: float | None = flag(
         None, "fraction of each past class (data split: task) that is kept [0.01 without a memory size]", TASKS,
@@ -155,7 +157,8 @@ class Args:
 
     method: str = flag("", "self-supervised method", NETS)
     encoder: str = flag("resnet18", "backbone", NETS)
-    encoder_width: float = flag(1.0, "resnet9: multiplier of the channels", NETS, bounds=POSITIVE)
+    # Below 8 channels in channels_last, convolutions of torch on CPUs (2.14) write beyond their memory.
+    encoder_width: float = flag(1.0, "resnet9: multiplier of the channels", NETS, bounds=Range(0.125))
     stem_padding: int = flag(
         2, "padding of the 3x3 stem for small images; 2 is the published one", NETS, bounds=NOT_NEGATIVE
     )
@@ -222,7 +225,7 @@ class Args:
         choices=("update", "frozen"),
     )  # fmt: skip
     online_eval_batch_size: int | None = flag(
-        None, "probe images per step [update: all in one epoch; frozen: --batch_size]", EVAL, bounds=COUNT
+        None, "probe images per step [update: all in one epoch; frozen: --batch_size]", EVAL, bounds=BATCH
     )
     momentum_classifier: bool = flag(False, "a probe on the momentum encoder too", EVAL)
     disable_knn_eval: bool = flag(False, "no k-nearest-neighbour accuracy after each task", EVAL)
@@ -287,7 +290,8 @@ def parse(argv: Sequence[str], extra: Iterable[Flag] = ()) -> Args:
         UsageError: an unknown or abbreviated flag, a value of the wrong type, outside its range or choices.
     """
     core, others = core_flags(), list(extra)
-    parser = _Parser(prog="main_continual.py", allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    usage = "main_continual.py --dataset NAME --method NAME --flag value ... [--dry_run]"
+    parser = _Parser(usage=usage, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     themes: dict[str, Any] = {}
     for item in [*core, *others]:
         group = themes.setdefault(item.theme, None) or parser.add_argument_group(item.theme)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kaizen.args import UsageError
 from kaizen.files import atomic_path
@@ -41,9 +40,9 @@ def load_task(path: Path, flag: str) -> dict[str, Any]:
         raise UsageError(f"{flag} {path}: no such file; give the task*/final.ckpt of an experiment")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError):
+    except Exception:  # torch's reader stumbles over damaged bytes in many ways
         raise UsageError(f"{flag} {path}: cut short, damaged or not a checkpoint; give a whole one") from None
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT or "state" not in checkpoint:
         raise UsageError(f"{flag} {path}: not a checkpoint of Kaizen; give the task*/final.ckpt of an experiment")
     return checkpoint
 
@@ -81,11 +80,6 @@ def restore(
 def new_parts(task_idx: int) -> tuple[str, ...]:
     """Prefixes of what task `task_idx` adds to the one before: the distillation predictors, at the second task."""
     return ("distill_features.", "distill_classifier.") if task_idx == 1 else ()
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Trainable numbers in a module."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 def _mismatch(name: str, here: Tensor | None, there: Tensor | None) -> str:

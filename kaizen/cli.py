@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+
 from kaizen.args import Args, Flag, UsageError, check_value, core_flags, nearest, parse
 from kaizen.data.datasets import dataset_info
 from kaizen.distillers import (
@@ -124,7 +126,7 @@ def check(args: Args) -> None:
 def check_classes(args: Args, num_classes: int) -> None:
     """Raises UsageError where the classes cannot be shared out equally."""
     if args.split_strategy == "class" and num_classes % args.num_tasks:
-        fits = [n for n in range(2, num_classes + 1) if num_classes % n == 0]
+        fits = [n for n in range(1, num_classes + 1) if num_classes % n == 0]
         raise UsageError(
             f"--num_tasks {args.num_tasks}: does not divide the {num_classes} classes of {args.dataset}; "
             f"use one of {', '.join(map(str, fits))}"
@@ -170,10 +172,13 @@ def _check_gpus(args: Args) -> None:
     if args.gpus is None:
         return
     parts = [part for part in args.gpus.split(",") if part]
-    if not parts or not all(part.isdigit() for part in parts):
+    if not parts or not all(part.isdecimal() for part in parts):
         raise UsageError(f"--gpus {args.gpus}: give the index of a GPU, e.g. --gpus 0")
     if len(parts) > 1:
         raise UsageError(f"--gpus {args.gpus}: one task trains on one GPU; give one index, e.g. --gpus {parts[0]}")
+    count = torch.cuda.device_count()
+    if count and int(parts[0]) >= count:
+        raise UsageError(f"--gpus {args.gpus}: this machine has {count}; give an index from 0 to {count - 1}")
 
 
 def per_view(values: list[float]) -> list[float]:

@@ -29,7 +29,7 @@ class Experiment:
     def open(cls, folder: Path) -> Experiment:
         """Take up an existing experiment. Raises UsageError where the folder does not hold one."""
         try:
-            flags = read_json(folder / "experiment.json")["flags"]
+            flags = dict(read_json(folder / "experiment.json")["flags"])
         except (OSError, ValueError, KeyError, TypeError):
             raise UsageError(
                 f"--experiment_dir {folder}: experiment.json is missing or damaged; use a new folder"
@@ -50,7 +50,12 @@ class Experiment:
             UsageError: the folder holds an experiment with other flags.
         """
         cls.check(folder, flags)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"--base_experiment_dir {folder.parent}: cannot make {folder} ({error.strerror}); name another folder"
+            ) from None
         about = {
             "name": flags["name"],
             "flags": flags,

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from einops import pack
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from kaizen.args import Args
@@ -68,6 +69,7 @@ class ContinualLearner(pl.LightningModule):
         }
         self.meter = Meter()
         self.optimizer_steps = 0  # of this task
+        self.test_tasks: list[Tensor] = []  # for each task, the indices of its test images
         self.correct: dict[str, Tensor] = {}  # head -> one bool per test image
 
     def keep_teacher(self) -> None:
@@ -183,6 +185,14 @@ class ContinualLearner(pl.LightningModule):
             correct = self.correct.setdefault(head, torch.zeros(len(total), dtype=torch.bool, device=self.device))
             correct[indices] = logits.argmax(dim=1) == targets
 
+    def on_validation_epoch_end(self) -> None:
+        """During training, log how every head does on every task."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            accuracy = self.accuracy_by_task()
+            values = {f"val/{head}/task{j}": v for head, row in accuracy.items() for j, v in enumerate(row)}
+            for logger in self.loggers:
+                logger.log_metrics(values, step=self.trainer.global_step)
+
     def heads(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised images (B, 3, size, size) -> logits (B, num_classes) of the classifier and each probe."""
         feats = {name: encoder(images) for name, encoder in self.probed_encoders().items()}
@@ -192,14 +202,10 @@ class ContinualLearner(pl.LightningModule):
             logits = {"classifier": self.classifier(base), **logits}
         return logits
 
-    def accuracy_by_task(self, test: list[Tensor]) -> dict[str, list[float]]:
-        """Accuracy in 0-1 of each head on the images of each task, from the last look at them.
-
-        Args:
-            test: for each task, the indices of its test images.
-        """
+    def accuracy_by_task(self) -> dict[str, list[float]]:
+        """Accuracy in 0-1 of each head on the test images of each task, from the last look at them."""
         found = {head: correct.cpu() for head, correct in self.correct.items()}
-        return {head: [float(c[indices].float().mean()) for indices in test] for head, c in found.items()}
+        return {head: [float(c[indices].float().mean()) for indices in self.test_tasks] for head, c in found.items()}
 
     # Optimisation.
 

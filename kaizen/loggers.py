@@ -63,7 +63,11 @@ def check_wandb(args: Args) -> None:
         return
     import wandb
 
-    if not wandb.api.api_key:
+    try:
+        known = wandb.login(prompt=False, verify=False)
+    except TypeError:  # an older WandB, which cannot be asked without a prompt
+        known = wandb.api.api_key is not None
+    if not known:
         raise UsageError(
             "--wandb: no WandB key on this machine; run `wandb login`, set WANDB_API_KEY, or add --offline"
         )

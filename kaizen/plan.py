@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -145,8 +145,8 @@ def _describe_task(args: Args, data: Data | None, task: int) -> list[str]:
             lines.append(f"  classes      {_shorten(', '.join(map(str, numbers)))}")
         return [*lines, f"  epochs       {args.max_epochs} in batches of {args.batch_size}"]
     images = len(data.split.train[task])
-    steps = images // args.batch_size
     replay = len(replay_indices(args, data, task))
+    steps = max(images // args.batch_size, replay // min(args.replay_batch_size, replay or 1))
     lines += [
         f"  classes      {_shorten(data.task_names[task])}",
         f"  images       {images} to train, {len(data.split.test[task])} to test, {replay} replayed",
@@ -162,6 +162,10 @@ def _shorten(text: str) -> str:
 def _check_sizes(args: Args, data: Data) -> None:
     smallest = min(range(len(data.split)), key=lambda i: len(data.split.train[i]))
     images = len(data.split.train[smallest])
+    if images < 2:
+        raise UsageError(
+            f"--num_tasks {args.num_tasks}: leaves {images} training images to task {smallest}; use fewer tasks"
+        )
     if args.batch_size > images:
         raise UsageError(
             f"--batch_size {args.batch_size}: task {smallest} has only {images} training images; use at most {images}"
@@ -171,9 +175,14 @@ def _check_sizes(args: Args, data: Data) -> None:
         raise UsageError(f"--val_dir: no test images for task {empty[0]}; every class needs some")
     for task in range(max(1, args.task_idx), args.num_tasks if args.replay else 0):
         if len(replay_indices(args, data, task)) == 0:
-            flag, value = (
-                ("replay_memory_size", args.replay_memory_size)
-                if args.replay_memory_size is not None
-                else ("replay_proportion", args.replay_proportion or 0.01)
-            )
-            raise UsageError(f"--{flag} {value}: selects no image for task {task}; give a larger one or --replay False")
+            given = _scarcest(args, data, task)
+            raise UsageError(f"{given}: selects no image for task {task}; give a larger one or --replay False")
+
+
+def _scarcest(args: Args, data: Data, task: int) -> str:
+    """The flag, with its value, for which no image is left to replay."""
+    size, share = args.replay_memory_size, args.replay_proportion
+    unlimited = replace(args, replay_memory_size=None)
+    if size is None or (share is not None and len(replay_indices(unlimited, data, task)) == 0):
+        return f"--replay_proportion {share or 0.01}"
+    return f"--replay_memory_size {size}"

@@ -61,6 +61,7 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     data = open_data(args)
     pl.seed_everything(args.seed + task_idx, workers=True, verbose=False)
     learner = build_learner(args, data.num_classes, task_idx)
+    learner.test_tasks = data.split.test
     take_up(learner, args, experiment, task_idx)
     folder = experiment.task_folder(task_idx)
     trainer = build_trainer(args, folder, experiment.name, task_idx)
@@ -181,7 +182,7 @@ def build_trainer(args: Args, folder: Path, name: str, task_idx: int) -> pl.Trai
     precision = {"16": "16-mixed" if cuda else "32-true", "bf16": "bf16-mixed", "32": "32-true"}[args.precision]
     return pl.Trainer(
         accelerator="gpu" if cuda else "cpu",
-        devices=[int(args.gpus or 0)] if cuda else 1,
+        devices=[int((args.gpus or "0").strip(","))] if cuda else 1,
         precision=precision,  # type: ignore[arg-type]
         max_epochs=args.max_epochs,
         accumulate_grad_batches=args.accumulate_grad_batches,
@@ -201,7 +202,7 @@ def judge(
     """Accuracy in 0-1 of every head on every task's test images."""
     args = learner.args
     trainer.validate(learner, test, verbose=False)
-    accuracy = learner.accuracy_by_task(data.split.test)
+    accuracy = learner.accuracy_by_task()
     if not args.disable_knn_eval:
         voters = evaluation_loader(
             data.train,
@@ -246,7 +247,8 @@ def main(argv: list[str]) -> int:
     try:
         run_task(Experiment.open(Path(argv[0])), int(argv[1]))
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        reason = str(error).splitlines()[-1]  # a loader process puts its traceback before it
+        print(f"error: {reason.removeprefix('kaizen.args.UsageError: ')}", file=sys.stderr)
         return 2
     except SIGTERMException:  # Lightning's own way out, whose exit status would be 0
         return 128 + signal.SIGTERM

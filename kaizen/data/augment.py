@@ -70,17 +70,17 @@ def resized_center_crop(images: Tensor, size: int) -> Tensor:
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
     """Blend with black: `factor` (B,) 0 gives black, 1 the images (B, 3, H, W), more a brighter image."""
-    return _blend(images, torch.zeros((), device=images.device), factor)
+    return _blend_(images.clone(), torch.zeros((), device=images.device), factor)
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
     """Blend with the mean luma of each image: `factor` (B,) 0 gives one grey, 1 the images (B, 3, H, W)."""
-    return _blend(images, _mean_level(_luma(images)), factor)
+    return _blend_(images.clone(), _mean_level(_luma(images)), factor)
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
     """Blend with the luma of each pixel: `factor` (B,) 0 gives a grey image, 1 the images (B, 3, H, W)."""
-    return _blend(images, _luma(images), factor)
+    return _blend_(images.clone(), _luma(images), factor)
 
 
 def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
@@ -115,17 +115,17 @@ def color_jitter(
     """
     unchanged = torch.ones_like(brightness)
     factors = torch.stack([brightness, contrast, saturation, unchanged], dim=1).gather(1, order)
+    images = images.clone()
     if hue is None:
-        return _blend_steps(images, order, factors)
+        return _blend_steps_(images, order, factors)
     # Hue is the dear step, and each order has it once: first all blends that go before it, then hue for all
     # images together, then the blends that go after it. A blend with factor 1 changes nothing.
     steps = torch.arange(4, device=order.device)
     hue_step = (order == HUE).int().argmax(dim=1, keepdim=True)
     before = torch.where(steps < hue_step, factors, 1.0)
     after = torch.where(steps > hue_step, factors, 1.0)
-    images = _blend_steps(images, order[:, :3], before[:, :3])
-    images = adjust_hue(images, hue)
-    return _blend_steps(images, order[:, 1:], after[:, 1:])
+    images = adjust_hue(_blend_steps_(images, order[:, :3], before[:, :3]), hue)
+    return _blend_steps_(images, order[:, 1:], after[:, 1:])
 
 
 def grayscale(images: Tensor) -> Tensor:
@@ -175,20 +175,20 @@ def select(mask: Tensor, images: Tensor, otherwise: Tensor) -> Tensor:
     return torch.lerp(otherwise, images, mask.to(images.dtype).view(-1, 1, 1, 1))
 
 
-def _blend_steps(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
-    """Apply S blends in a row, with kinds and factors (B, S). A kind of HUE needs a factor of 1."""
+def _blend_steps_(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
+    """Apply S blends in a row, in place, with kinds and factors (B, S). A kind of HUE needs a factor of 1."""
     for kind, factor in zip(kinds.unbind(1), factors.unbind(1), strict=True):
         luma = _luma(images)
         mean = _mean_level(luma) * (kind == CONTRAST).view(-1, 1, 1, 1)
         other = luma.mul_((kind == SATURATION).view(-1, 1, 1, 1)).add_(mean)
-        images = _blend(images, other, factor)
+        _blend_(images, other, factor)
     return images
 
 
-def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """PIL's `Image.blend(other, images, factor)`: float32, operations in this order, rounded towards zero."""
-    blended = (images - other).mul_(factor.view(-1, 1, 1, 1)).add_(other)
-    return blended.clamp_(0, 255).floor_()
+def _blend_(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    """PIL's `Image.blend(other, images, factor)` in place: in float32, in this order, rounded towards zero."""
+    images.sub_(other).mul_(factor.view(-1, 1, 1, 1)).add_(other)
+    return images.clamp_(0, 255).floor_()
 
 
 def _luma(images: Tensor) -> Tensor:

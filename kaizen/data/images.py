@@ -145,7 +145,7 @@ def read_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except OSError as error:
+    except Exception as error:  # in a damaged file a decoder may stumble over anything
         raise UsageError(f"{path}: cannot be read as an image ({error}); repair or remove it") from None
 
 

@@ -33,6 +33,7 @@ class FrozenModel(nn.Module):
         self.classifier = copy.deepcopy(classifier)
         self.batchnorm = batchnorm
         self.requires_grad_(False)
+        self.train()  # the copies come in the mode of their originals
 
     def train(self, mode: bool = True) -> FrozenModel:
         """With "running" statistics this model never trains."""

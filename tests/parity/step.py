@@ -1,0 +1,151 @@
+"""One full training step from a recorded state, by the product's own code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kaizen.args import Args
+from kaizen.cli import read_args
+from kaizen.data.loaders import Batch
+from kaizen.distillers import CLASSIFIER_DISTILLERS, FEATURE_DISTILLERS
+from kaizen.learner import ContinualLearner
+from kaizen.methods import METHODS, Output
+from kaizen.models.frozen import FrozenOutput
+from kaizen.optim import Groups, build_optimizer
+
+from .golden import arrays, below, gradients_of, records, require
+from .mapping import our_names
+from .tiny import tiny_learner
+
+RECORDS, BATCH = records("steps.json"), arrays("step_batch.npz")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step made.
+
+    Attributes:
+        args: the recorded flags.
+        names: recorded name -> ours, for the whole state.
+        total: the weighted sum of all terms.
+        logged: our logged values by our names.
+        outputs: our outputs by their recorded names.
+        untaught: the keys, and what the frozen model says.
+        gradients: name of a parameter -> its gradient.
+        groups: of the optimiser, with the "names" of their parameters.
+        after: our state after the step.
+    """
+
+    args: Args
+    names: dict[str, str]
+    total: Tensor
+    logged: dict[str, float]
+    outputs: dict[str, Tensor]
+    untaught: list[Tensor]
+    gradients: dict[str, Tensor]
+    groups: Groups
+    after: dict[str, Tensor]
+
+
+@cache
+def take_step(case: str) -> Step:
+    """Restore the recorded state and take the step. Skips by name what is not built yet."""
+    require(f"step_{case}.npz", "step_batch.npz")
+    skip_unbuilt(case)
+    record = RECORDS[case]
+    args = read_args(record["args"])
+    learner = tiny_learner(args, record["task_idx"])
+    if record["task_idx"] > 0:
+        learner.keep_teacher()
+    names = restore(learner, below(arrays(f"step_{case}.npz"), "state"))
+    watch = Watch(learner)
+    optimizer = build_optimizer(args, learner.parameter_groups())
+
+    result = learner.training_step(recorded_batch(args, record["task_idx"]), 0)
+    result["loss"].backward()
+    gradients = gradients_of({name: p for name, p in learner.named_parameters() if p.requires_grad})
+    optimizer.step()
+    learner.method.after_batch(result["out"])
+    learner.update_momentum(0, args.max_epochs)
+
+    name_of = {id(p): name for name, p in learner.named_parameters()}
+    groups = [{**group, "names": [name_of[id(p)] for p in group["params"]]} for group in optimizer.param_groups]
+    return Step(
+        args=args,
+        names=names,
+        total=result["loss"].detach(),
+        logged=learner.meter.flush(),
+        outputs=watch.outputs(result["out"]),
+        untaught=[*result["out"].keys, *watch.teacher.z, *watch.teacher.logits],
+        gradients=gradients,
+        groups=groups,
+        after=learner.state_dict(),
+    )
+
+
+def skip_unbuilt(case: str) -> None:
+    """A method or distiller that we do not have: the case waits for it."""
+    flags = RECORDS[case]["args"]
+    tables: dict[str, dict[str, Any]] = {
+        "method": METHODS,
+        "distiller": FEATURE_DISTILLERS,
+        "distiller_classifier": CLASSIFIER_DISTILLERS,
+    }
+    for flag, table in tables.items():
+        if f"--{flag}" in flags and (name := flags[flags.index(f"--{flag}") + 1]) not in table:
+            pytest.skip(f"{case}: {name}: not built yet")
+
+
+def restore(learner: ContinualLearner, state: dict[str, Tensor]) -> dict[str, str]:
+    """Load a recorded state: every name of ours is in it, and every name of it is one of ours."""
+    names = our_names(state)
+    assert len(set(names.values())) == len(names)
+    learner.load_state_dict({names[name]: value for name, value in state.items()}, strict=True)
+    return names
+
+
+def recorded_batch(args: Args, task_idx: int) -> dict[str, Batch]:
+    """The shared images: (B, V, 3, H, W) with V views that are ready, for the probes (B, 3, H, W)."""
+    batch = {"task": _batch(torch.stack([BATCH["x1"], BATCH["x2"]], dim=1), BATCH["y"])}
+    if args.replay and task_idx > 0:
+        batch["replay"] = _batch(torch.stack([BATCH["xr1"], BATCH["xr2"]], dim=1), BATCH["yr"])
+    if args.online_evaluation:
+        batch["online"] = _batch(BATCH["xo"], BATCH["yo"])
+    return batch
+
+
+def _batch(images: Tensor, targets: Tensor) -> Batch:
+    return images.float(), targets, torch.arange(len(targets))
+
+
+class Watch:
+    """Looks over the learner's shoulder at outputs that it does not hand out."""
+
+    def __init__(self, learner: ContinualLearner) -> None:
+        self.seen: dict[str, list[Tensor]] = {}
+        self.teacher = FrozenOutput([], [])
+        self._listen("classifier_logits", learner.classifier)
+        if learner.method.momentum is not None:
+            self._listen("momentum_feats", learner.method.momentum.encoder)
+        if learner.frozen is not None:
+            self._listen("frozen_feats", learner.frozen.encoder)
+            learner.frozen.register_forward_hook(self._keep_teacher)
+
+    def _listen(self, name: str, module: nn.Module | None) -> None:
+        if module is not None:
+            module.register_forward_hook(lambda _, __, output: self.seen.setdefault(name, []).append(output))
+
+    def _keep_teacher(self, module: nn.Module, inputs: Any, output: FrozenOutput) -> None:
+        self.teacher = output
+
+    def outputs(self, out: Output) -> dict[str, Tensor]:
+        """Everything seen by its recorded name, which ends in the number of the view."""
+        teacher = {"frozen_z": self.teacher.z, "frozen_logits": self.teacher.logits}
+        by_view = {"feats": out.feats, "z": out.z, "p": out.p, **teacher, **self.seen}
+        return {f"{name}{i}": value for name, values in by_view.items() for i, value in enumerate(values, start=1)}

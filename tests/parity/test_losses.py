@@ -1,0 +1,80 @@
+"""The self-supervised losses: values and gradients of every input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kaizen.losses import contrastive_distillation, queue_contrastive
+from kaizen.methods import Output, build_method
+
+from .golden import arrays, assert_close, assert_gradients_close, below, cases, gradients_of, leaves, records, require
+
+VALUES, RECORDS = arrays("losses.npz"), records("losses.json")
+
+
+def loss_of(method: str, out: Output, **flags: Any) -> Tensor:
+    """The loss that a method trains with, on given projections."""
+    batch, dim = (out.z or out.p)[0].shape
+    built = build_method(method, nn.Identity(), dim, {"proj_hidden_dim": 1, "output_dim": dim, **flags})
+    return built.loss(out, torch.full((batch,), -1))
+
+
+def byol(p: Tensor, z: Tensor, simplified: bool) -> Tensor:
+    """One prediction and, in the other view's place, its target; `simplified` says how it is computed, not what."""
+    return loss_of("byol", Output([], [], p=[p], keys=[z, z]))
+
+
+def vicreg(z1: Tensor, z2: Tensor, **flags: Any) -> Tensor:
+    return loss_of("vicreg", Output([], [z1, z2]), **flags)
+
+
+def only(**weights: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """One of VICReg's three parts."""
+    none = dict.fromkeys(("sim_loss_weight", "var_loss_weight", "cov_loss_weight"), 0.0)
+    return lambda z1, z2: vicreg(z1, z2, **(none | weights))
+
+
+def towards_teacher(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
+    return contrastive_distillation(torch.cat([p1, p2]), torch.cat([z1, z2]), temperature)
+
+
+# The recorded function -> ours. A new method adds a line.
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "barlow_loss_func": lambda z1, z2, **flags: loss_of("barlow_twins", Output([], [z1, z2]), **flags),
+    "byol_loss_func": byol,
+    "covariance_loss": only(cov_loss_weight=1.0),
+    "invariance_loss": only(sim_loss_weight=1.0),
+    "moco_loss_func": queue_contrastive,
+    "simclr_distill_loss_func": towards_teacher,
+    "simclr_loss_func": lambda z1, z2, **flags: loss_of("simclr", Output([], [z1, z2]), **flags),
+    "variance_loss": only(var_loss_weight=1.0),
+    "vicreg_loss_func": vicreg,
+}
+
+
+def function_of(case: str) -> str:
+    """The recorded function of a case, with its masks: those make it another one (supervised SimCLR)."""
+    name = RECORDS[case]["func"].split("(")[0] if case in RECORDS else case.split("_")[0]
+    masks = [mask for mask in sorted(below(VALUES, case, "in")) if mask.endswith("_mask")]
+    return f"{name} with {', '.join(masks)}" if masks else name
+
+
+@pytest.mark.parametrize("case", cases("losses.npz", [*RECORDS, *(name.split("/")[0] for name in VALUES)]))
+def test_loss(case: str) -> None:
+    require("losses.npz", "losses.json")
+    function = function_of(case)
+    if function not in LOSSES:
+        pytest.skip(f"{case}: {function}: not built yet")
+    gradients = below(VALUES, case, "grad")
+    inputs = leaves(below(VALUES, case, "in"), gradients)
+
+    loss = LOSSES[function](**inputs, **RECORDS[case]["kwargs"])
+    loss.backward()
+
+    assert_close(loss, RECORDS[case]["loss"], "loss")
+    assert_gradients_close(gradients_of(inputs), gradients)
