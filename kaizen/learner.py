@@ -220,7 +220,7 @@ class ContinualLearner(pl.LightningModule):
             groups += parameter_group(name, probe, args.online_eval_classifier_lr, 0.0)
         for name, module in self.method.named_children():
             if name != "encoder":
-                groups += parameter_group(name, module, lr, decay)
+                groups += parameter_group(name, module, lr, decay, static_lr=name in self.method.static_lr)
         for name in ("distill_features", "distill_classifier"):
             distiller = getattr(self, name)
             if distiller is not None:

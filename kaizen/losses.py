@@ -51,3 +51,31 @@ def queue_contrastive(query: Tensor, key: Tensor, queue: Tensor, temperature: fl
     positive = (query * key).sum(dim=1, keepdim=True)
     logits = torch.cat([positive, query @ queue], dim=1) / temperature
     return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long, device=query.device))
+
+
+def relational(query: Tensor, key: Tensor, queue: Tensor, temperature_q: float, temperature_k: float) -> Tensor:
+    """Cross-entropy between two views' similarities to a queue (ReSSL, Zheng et al., 2021, eq. 4).
+
+    Args:
+        query, key: (B, D), normalised; no gradient reaches the key.
+        queue: (K, D), normalised.
+        temperature_q, temperature_k: of the two softmaxes; the key's is sharper.
+    """
+    target = F.softmax(key.detach() @ queue.T / temperature_k, dim=1)
+    return F.cross_entropy(query @ queue.T / temperature_q, target)
+
+
+def supervised_contrastive(z: Tensor, positives: Tensor, temperature: float) -> Tensor:
+    """InfoNCE with several positives per row (SupCon, Khosla et al., 2020, eq. 2).
+
+    Args:
+        z: (N, D); normalised here.
+        positives: (N, N) bool, what each row attracts; at least one per row, the diagonal is left out.
+        temperature: of the softmax.
+    """
+    z = F.normalize(z, dim=1)
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    log_prob = F.log_softmax((z @ z.T / temperature).masked_fill(itself, float("-inf")), dim=1)
+    positives = positives & ~itself
+    mean = log_prob.masked_fill(~positives, 0.0).sum(dim=1) / positives.sum(dim=1)
+    return -mean.mean()

@@ -110,10 +110,18 @@ def scaled_lr(args: Args, devices: int = 1) -> float:
     return args.lr * args.batch_size * devices / 256
 
 
-def parameter_group(name: str, module: nn.Module, lr: float, weight_decay: float) -> Groups:
-    """One named group of what is trained in a module, or none where nothing is."""
+def parameter_group(name: str, module: nn.Module, lr: float, weight_decay: float, static_lr: bool = False) -> Groups:
+    """One named group of what is trained in a module, or none where nothing is.
+
+    Args:
+        name: of the group, in the logs.
+        module: what is trained.
+        lr, weight_decay: of the group.
+        static_lr: warmup_cosine leaves the rate alone.
+    """
     params = [p for p in module.parameters() if p.requires_grad]
-    return [{"name": name, "params": params, "lr": lr, "weight_decay": weight_decay}] if params else []
+    group = {"name": name, "params": params, "lr": lr, "weight_decay": weight_decay, "static_lr": static_lr}
+    return [group] if params else []
 
 
 def build_optimizer(args: Args, groups: Groups) -> Optimizer:

@@ -11,7 +11,10 @@ from kaizen.methods.barlow_twins import BarlowTwins
 from kaizen.methods.base import Output, SSLMethod
 from kaizen.methods.byol import BYOL
 from kaizen.methods.mocov2plus import MoCoV2Plus
+from kaizen.methods.nnclr import NNCLR
+from kaizen.methods.ressl import ReSSL
 from kaizen.methods.simclr import SimCLR
+from kaizen.methods.simsiam import SimSiam
 from kaizen.methods.vicreg import VICReg
 
 __all__ = ["METHODS", "Output", "SSLMethod", "build_method", "method_flags", "method_named"]
@@ -20,7 +23,10 @@ METHODS: dict[str, type[SSLMethod]] = {
     "barlow_twins": BarlowTwins,
     "byol": BYOL,
     "mocov2plus": MoCoV2Plus,
+    "nnclr": NNCLR,
+    "ressl": ReSSL,
     "simclr": SimCLR,
+    "simsiam": SimSiam,
     "vicreg": VICReg,
 }
 

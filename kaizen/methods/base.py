@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
+import torch
 from torch import Tensor, nn
 
 from kaizen.args import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE
@@ -37,6 +38,16 @@ class Output:
     keys: list[Tensor] = field(default_factory=list)
 
 
+@torch.no_grad()
+def enqueue(queue: Tensor, pointer: Tensor, keys: Tensor) -> None:
+    """Write keys (B, D) over the oldest rows of a queue (K, D), around its end if need be; moves the pointer (1,)."""
+    size = len(queue)
+    keys = keys[-size:]
+    slots = (pointer + torch.arange(len(keys), device=keys.device)) % size
+    queue[slots] = keys.to(queue.dtype)
+    pointer.copy_((pointer + len(keys)) % size)
+
+
 class SSLMethod(nn.Module):
     """A self-supervised method. Subclasses set `projector` and say their `loss`; they see views, nothing else.
 
@@ -46,6 +57,7 @@ class SSLMethod(nn.Module):
 
     projector: nn.Module
     output_dim: int
+    static_lr: tuple[str, ...] = ()  # parts whose learning rate follows no schedule
     momentum: MomentumNetwork | None
 
     def __init__(self, encoder: nn.Module, feature_dim: int) -> None:

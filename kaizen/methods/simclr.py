@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import torch
 from lightly.loss import NTXentLoss
 from torch import Tensor, nn
 
+from kaizen.losses import supervised_contrastive
 from kaizen.methods.base import Output, OutputDim, ProjHidden, SSLMethod, Temperature
 from kaizen.models.heads import mlp
 
@@ -20,12 +24,24 @@ class SimCLR(SSLMethod):
         proj_hidden_dim: ProjHidden = 2048,
         output_dim: OutputDim = 128,
         temperature: Temperature = 0.1,
+        supervised: Annotated[bool, "images of one class attract as well (SupCon)"] = False,
     ) -> None:
         super().__init__(encoder, feature_dim)
         self.output_dim = output_dim
         self.projector = mlp([feature_dim, proj_hidden_dim, output_dim])
+        self.temperature, self.supervised = temperature, supervised
         self.criterion = NTXentLoss(temperature)
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:
-        """NT-Xent, eq. 1 of the paper."""
-        return self.criterion(*out.z)
+        """NT-Xent, eq. 1 of the paper; supervised: SupCon (Khosla et al., 2020), where -1 is a class of nobody else."""
+        if not self.supervised:
+            return self.criterion(*out.z)
+        return supervised_contrastive(torch.cat(out.z), same_image_or_class(targets, len(out.z)), self.temperature)
+
+
+def same_image_or_class(targets: Tensor, views: int) -> Tensor:
+    """Labels (B,) -> (views x B, views x B) bool: the same image, or both labelled and of one class."""
+    image = torch.arange(len(targets), device=targets.device).repeat(views)
+    label = targets.repeat(views)
+    same_class = (label[:, None] == label) & (label != -1)
+    return (image[:, None] == image) | same_class

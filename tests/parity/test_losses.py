@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kaizen.losses import contrastive_distillation, queue_contrastive
+from kaizen.losses import contrastive_distillation, queue_contrastive, relational, supervised_contrastive
 from kaizen.methods import Output, build_method
 
 from .golden import arrays, assert_close, assert_gradients_close, below, cases, gradients_of, leaves, records, require
@@ -43,6 +43,11 @@ def towards_teacher(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, temperature:
     return contrastive_distillation(torch.cat([p1, p2]), torch.cat([z1, z2]), temperature)
 
 
+def supervised(z1: Tensor, z2: Tensor, extra_pos_mask: Tensor, temperature: float) -> Tensor:
+    other_view = torch.eye(len(z1), dtype=torch.bool).repeat(2, 2)
+    return supervised_contrastive(torch.cat([z1, z2]), other_view | extra_pos_mask.bool(), temperature)
+
+
 # The recorded function -> ours. A new method adds a line.
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "barlow_loss_func": lambda z1, z2, **flags: loss_of("barlow_twins", Output([], [z1, z2]), **flags),
@@ -51,6 +56,10 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "invariance_loss": only(sim_loss_weight=1.0),
     "moco_loss_func": queue_contrastive,
     "simclr_distill_loss_func": towards_teacher,
+    "nnclr_loss_func": lambda nn, p, temperature: contrastive_distillation(nn, p, temperature),
+    "ressl_loss_func": lambda q, k, queue: relational(q, k, queue, 0.1, 0.04),
+    "simclr_loss_func with extra_pos_mask": supervised,
+    "simsiam_loss_func": lambda p, z, simplified: loss_of("simsiam", Output([], [z, z], p=[p, p])),
     "simclr_loss_func": lambda z1, z2, **flags: loss_of("simclr", Output([], [z1, z2]), **flags),
     "variance_loss": only(var_loss_weight=1.0),
     "vicreg_loss_func": vicreg,
