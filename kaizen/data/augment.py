@@ -186,7 +186,7 @@ def _blend_steps_(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
 
 
 def _blend_(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """PIL's `Image.blend(other, images, factor)` in place: in float32, in this order, rounded towards zero."""
+    """PIL's `Image.blend(other, images, factor)` in place: float32, in this order, rounded towards zero."""
     images.sub_(other).mul_(factor.view(-1, 1, 1, 1)).add_(other)
     return images.clamp_(0, 255).floor_()
 

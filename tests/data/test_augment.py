@@ -226,3 +226,19 @@ def test_autocast_does_not_coarsen_products() -> None:
     expected = augmented()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(augmented(), expected)
+
+
+@pytest.mark.parametrize("name", ["adjust_brightness", "adjust_contrast", "adjust_saturation", "adjust_hue"])
+def test_adjustments_leave_their_input_alone(name: str) -> None:
+    images = random_images(4).float()
+    before = images.clone()
+    getattr(augment, name)(images, torch.full((4,), 0.4))
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("hue", [None, torch.full((4,), 0.1)])
+def test_color_jitter_leaves_its_input_alone(hue: Tensor | None) -> None:
+    images = random_images(4).float()
+    before, factor = images.clone(), torch.full((4,), 0.6)
+    augment.color_jitter(images, factor, factor, factor, hue, torch.tensor([[0, 1, 2, 3]] * 4))
+    assert torch.equal(images, before)

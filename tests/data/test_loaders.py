@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from helpers import class_folders
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.data import DataLoader
+
+from kaizen.args import UsageError
+from kaizen.data.images import MemoryImages, RandomCrops, image_folder
+from kaizen.data.loaders import Batch, OrderedBatches, ShuffledBatches, evaluation_loader, training_loader
+
+CROP = RandomCrops(8, ((0.5, 1.0), (0.5, 1.0)))
+
+
+def memory(count: int) -> MemoryImages:
+    """Image i has the level i everywhere, and the label 2 i."""
+    images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous()
+    return MemoryImages(images, 2 * torch.arange(count), [])
+
+
+def indices(loader: DataLoader[Batch]) -> list[list[int]]:
+    return [chosen.tolist() for _, _, chosen in loader]
+
+
+@given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 10**9))
+@settings(max_examples=60, deadline=None)
+def test_shuffled_batches_are_full_and_hold_no_image_twice(count: int, size: int, seed: int) -> None:
+    batches = ShuffledBatches(count, size, seed)
+    found = list(batches)
+    assert len(found) == len(batches) == count // min(size, count) > 0
+    assert {len(batch) for batch in found} == {min(size, count)}
+    flat = [i for batch in found for i in batch]
+    assert len(set(flat)) == len(flat) and set(flat) <= set(range(count))
+
+
+def test_the_order_follows_from_seed_epoch_and_round_alone() -> None:
+    def orders(seed: int, epoch: int, rounds: int = 1) -> list[list[list[int]]]:
+        batches = ShuffledBatches(20, 5, seed)
+        batches.set_epoch(epoch)
+        return [list(batches) for _ in range(rounds)]
+
+    torch.manual_seed(0)
+    first = orders(seed=1, epoch=0, rounds=2)
+    torch.manual_seed(1)
+    assert orders(seed=1, epoch=0, rounds=2) == first
+    others = [orders(1, 1)[0], orders(2, 0)[0], first[0], first[1]]
+    assert len({str(order) for order in others}) == 4
+
+
+def test_a_new_epoch_begins_with_its_first_round() -> None:
+    batches = ShuffledBatches(20, 5, 0)
+    batches.set_epoch(1)
+    fresh = list(batches)
+    used = ShuffledBatches(20, 5, 0)
+    for _ in range(3):
+        list(used)
+    used.set_epoch(1)
+    assert list(used) == fresh
+
+
+def test_a_limit_takes_other_images_in_the_next_epoch() -> None:
+    batches = ShuffledBatches(40, 5, 0, limit=2)
+    assert len(batches) == 2
+    seen: set[int] = set()
+    for epoch in range(12):
+        batches.set_epoch(epoch)
+        found = list(batches)
+        assert [len(batch) for batch in found] == [5, 5]
+        seen |= {i for batch in found for i in batch}
+    assert len(seen) > 30
+    assert len(ShuffledBatches(40, 5, 0, limit=100)) == 8
+
+
+@pytest.mark.parametrize(("count", "size"), [(7, 3), (6, 3), (2, 5), (1, 1)])
+def test_ordered_batches_give_every_image_once(count: int, size: int) -> None:
+    batches = OrderedBatches(count, size)
+    found = list(batches)
+    assert [i for batch in found for i in batch] == list(range(count))
+    assert len(found) == len(batches) == -(-count // size)
+
+
+def test_images_targets_and_indices_belong_together() -> None:
+    part = torch.tensor([9, 3, 5, 7])
+    for loader in (
+        training_loader(memory(12), part, CROP, batch_size=2, num_workers=4, seed=0),
+        evaluation_loader(memory(12), part, size=8, batch_size=3, num_workers=4),
+    ):
+        assert loader.num_workers == 0  # images in memory: processes would only cost
+        seen = []
+        for images, targets, chosen in loader:
+            assert torch.equal(images[:, 0, 0, 0].long(), chosen) and torch.equal(targets, 2 * chosen)
+            seen += chosen.tolist()
+        assert sorted(seen) == sorted(part.tolist())
+
+
+def test_evaluation_is_in_order() -> None:
+    loader = evaluation_loader(memory(12), torch.tensor([9, 3, 5]), size=8, batch_size=2, num_workers=0)
+    assert indices(loader) == [[9, 3], [5]]
+
+
+def test_fewer_images_than_a_batch_are_one_batch() -> None:
+    loader = training_loader(memory(12), torch.tensor([9, 3]), CROP, batch_size=32, num_workers=0, seed=0)
+    assert [sorted(batch) for batch in indices(loader)] == [[3, 9]]
+
+
+def test_loader_processes_read_large_images(tmp_path: Path) -> None:
+    data = image_folder(class_folders(tmp_path, [4], sizes=[(100, 100)]) / "train", "--train_dir")
+    loader = training_loader(data, torch.arange(4), CROP, batch_size=2, num_workers=1, seed=0)
+    assert loader.num_workers == 1
+    batches = list(loader)
+    assert [images.shape for images, _, _ in batches] == [(2, 2, 3, 8, 8)] * 2
+    alone = training_loader(data, torch.arange(4), CROP, batch_size=2, num_workers=0, seed=0)
+    assert [chosen.tolist() for _, _, chosen in batches] == indices(alone)
+
+    data.paths[2].write_bytes(b"no image")
+    with pytest.raises(UsageError, match=str(data.paths[2])):
+        list(loader)
+
+
+class Watcher(pl.LightningModule):
+    """Trains nothing and remembers what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.seen: dict[int, list[dict[str, list[int]]]] = {}
+
+    def training_step(self, batch: dict[str, Batch], batch_idx: int) -> torch.Tensor:
+        row = {name: chosen.tolist() for name, (_, _, chosen) in batch.items()}
+        self.seen.setdefault(self.current_epoch, []).append(row)
+        return self.weight * 1
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_in_a_trainer_epochs_differ_and_a_short_loader_is_cycled_in_new_orders() -> None:
+    def loaders() -> dict[str, DataLoader[Batch]]:
+        parts = {"task": torch.arange(24), "replay": torch.arange(24, 32)}
+        return {name: training_loader(memory(32), part, CROP, 2, 0, seed=4) for name, part in parts.items()}
+
+    def watch() -> dict[int, list[dict[str, list[int]]]]:
+        watcher = Watcher()
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = pl.Trainer(accelerator="cpu", max_epochs=2, enable_model_summary=False, **quiet)  # type: ignore[arg-type]
+        trainer.fit(watcher, loaders())
+        return watcher.seen
+
+    seen = watch()
+    assert [len(steps) for steps in seen.values()] == [12, 12]  # as many as the longer one has
+    for steps in seen.values():
+        assert sorted(i for step in steps for i in step["task"]) == list(range(24))
+        replayed = [i for step in steps for i in step["replay"]]
+        rounds = [replayed[:8], replayed[8:16], replayed[16:]]
+        assert [sorted(each) for each in rounds] == [list(range(24, 32))] * 3
+        assert rounds[0] != rounds[1] != rounds[2] != rounds[0]
+    assert seen[0] != seen[1]
+    assert watch() == seen

@@ -1,0 +1,113 @@
+"""Small things to test with: a tiny encoder, flags, batches, image folders and experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from kaizen.args import Args
+from kaizen.cli import flags_of, read_args
+from kaizen.data.loaders import Batch
+from kaizen.experiment import Experiment
+from kaizen.learner import ContinualLearner
+from kaizen.methods import METHODS, method_flags
+from kaizen.plan import open_data
+from kaizen.task import build_learner, run_task
+
+FEATURES = 8
+
+
+def tiny_encoder(size: int, stem_padding: int, width: float) -> tuple[nn.Module, int]:
+    """Images (B, 3, H, W) -> features (B, 8)."""
+    layers = (nn.Conv2d(3, FEATURES, 3, stride=2), nn.BatchNorm2d(FEATURES), nn.ReLU())
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), FEATURES
+
+
+def small_heads(method: str) -> list[str]:
+    """The method's own flags for narrow heads and a short queue."""
+    widths = {"proj_hidden_dim": "8", "output_dim": "6", "pred_hidden_dim": "8", "queue_size": "16"}
+    known = {item.name for item in method_flags(method)}
+    return [word for name, width in widths.items() if name in known for word in (f"--{name}", width)]
+
+
+def command_line(*flags: str, method: str = "simclr", dataset: str = "digits") -> list[str]:
+    """Flags of a tiny experiment; those given come last and count."""
+    base = ["--dataset", dataset, "--method", method, "--encoder", "tiny", "--size", "8", "--max_epochs", "1"]
+    base += ["--knn_k", "3", *(small_heads(method) if method in METHODS else [])]
+    return [*base, *(["--batch_size", "8"] if dataset == "custom" else ["--batch_size", "64"]), *flags]
+
+
+def args_of(*flags: str, method: str = "simclr", dataset: str = "digits") -> Args:
+    """The same, read and checked."""
+    return read_args(command_line(*flags, method=method, dataset=dataset))
+
+
+def learner_of(*flags: str, method: str = "simclr", task_idx: int = 0, classes: int = 10) -> ContinualLearner:
+    """A learner from flags; in later tasks with its teacher."""
+    torch.manual_seed(0)
+    learner = build_learner(args_of(*flags, method=method), classes, task_idx)
+    if task_idx > 0:
+        learner.keep_teacher()
+    return learner
+
+
+def batch_of(count: int = 8, classes: int = 10, seed: int = 0) -> Batch:
+    """Random uint8 images (count, 3, 8, 8), their targets and indices."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    return images, torch.randint(0, classes, (count,), generator=generator), torch.arange(count)
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of everything that is saved of a module."""
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
+    """Names of what is no longer as it was."""
+    return {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def class_folders(
+    root: Path,
+    counts: Sequence[int] = (12, 12, 12, 12),
+    *,
+    sizes: Sequence[tuple[int, int]] = ((8, 8),),
+    mode: str = "RGB",
+    suffix: str = "png",
+) -> Path:
+    """A custom data set, `root`/{train,val}/<class>/<number>.<suffix>, whose classes differ in brightness.
+
+    Args:
+        root: made if need be.
+        counts: training images of each class; there are 4 test images of each.
+        sizes: (width, height) of the images, in turn.
+        mode: of PIL.
+        suffix: file format.
+    """
+    noise = np.random.default_rng(0)
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    for split in ("train", "val"):
+        for label, count in enumerate(counts):
+            folder = root / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for i in range(count if split == "train" else 4):
+                width, height = sizes[i % len(sizes)]
+                levels = noise.integers(0, 60, (height, width, channels)) + 190 * label // max(1, len(counts) - 1)
+                Image.fromarray(levels.astype(np.uint8).squeeze(), mode).save(folder / f"{i:02d}.{suffix}")
+    return root
+
+
+def run_experiment(argv: Sequence[str], folder: Path) -> Experiment:
+    """All tasks of an experiment, one after the other in this process."""
+    args = read_args(list(argv))
+    data = open_data(args)
+    experiment = Experiment.start(folder, flags_of(args), data.split.classes, data.task_names)
+    for task in range(args.task_idx, args.num_tasks):
+        run_task(experiment, task)
+    return experiment

@@ -1,0 +1,320 @@
+"""Bad input: one line on stderr that names flag, value and cure, status 2, and nothing is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import args_of, class_folders, command_line, run_experiment
+
+import main_continual
+from kaizen.args import core_flags
+from kaizen.cli import VIEW_FLAGS, args_from, everything_known, flags_of, own_flags, per_view, read_args, unused_flags
+from kaizen.distillers import CLASSIFIER_DISTILLERS, FEATURE_DISTILLERS
+from kaizen.experiment import Experiment
+from kaizen.methods import METHODS
+from kaizen.task import view_options
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """What the program says to bad input, which must leave everything as it is."""
+    before = files(Path.cwd())
+    assert main_continual.main(list(argv)) == 2
+    assert files(Path.cwd()) == before
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
+    assert "Traceback" not in captured.out
+    return captured.err
+
+
+DISTILL = ("--distiller", "contrastive", "--distiller_classifier", "soft_label")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--proj_hiden_dim 3", ["unknown flag --proj_hiden_dim", "--proj_hidden_dim"]),
+        ("--feature_extractor_distil_lamb 3", ["unknown flag", "did you mean --feature_extractor_distill_lamb?"]),
+        ("--max_epoch 3", ["unknown flag --max_epoch", "did you mean --max_epochs?"]),
+        ("--queue 3", ["unknown flag --queue", "--queue_size"]),
+        ("--num_tasks 3", ["--num_tasks 3", "10 classes of digits", "1, 2, 5, 10"]),
+        ("--num_tasks 20", ["--num_tasks 20", "10 classes of digits"]),
+        ("--task_idx 2", ["--task_idx 2", "0 to 1"]),
+        ("--task_idx 1", ["--task_idx 1", "model of task 0", "--pretrained_model", "--experiment_dir"]),
+        ("--num_tasks 5 --task_idx 2", ["--task_idx 2", "start from task 0 or 1"]),
+        ("--batch_size 716", ["--batch_size 716", "task 1", "715"]),
+        ("--split_strategy data --num_tasks 1400", ["--num_tasks 1400", "1 training images", "fewer"]),
+        ("--split_strategy data --num_tasks 2 --batch_size 800", ["--batch_size 800", "721"]),
+        ("--replay --replay_proportion 0.001", ["--replay_proportion 0.001", "no image", "task 1", "larger"]),
+        ("--replay --memory_size 4", ["--replay_memory_size 4", "no image", "larger"]),
+        ("--replay --memory_size 100 --replay_proportion 0.001", ["--replay_proportion 0.001", "no image"]),
+        ("--replay --memory_size 4 --replay_proportion 0.5", ["--replay_memory_size 4", "no image"]),
+        ("--distiller_classifier soft_label --classifier_training False", ["soft_label", "--classifier_training True"]),
+        ("--distiller contrastiv", ["--distiller contrastiv", "did you mean contrastive?", "predictive_mse"]),
+        ("--distiller soft_label", ["--distiller soft_label", "choose from", "contrastive"]),
+        ("--distiller_classifier contrastive", ["--distiller_classifier contrastive", "soft_label"]),
+        ("--method simclt", ["--method simclt", "did you mean simclr?", "byol"]),
+        ("--dataset digit", ["--dataset digit", "did you mean digits?"]),
+        ("--encoder resnet19", ["--encoder resnet19", "resnet18"]),
+        ("--encoder_width 0.1", ["--encoder_width 0.1", "at least 0.125"]),
+        ("--queue_size 0", ["--queue_size 0", "at least 1"]),
+        ("--temperature 0", ["--temperature 0", "above 0"]),
+        ("--feature_extractor_distill_lamb -1", ["--feature_extractor_distill_lamb -1", "at least 0"]),
+        ("--pretrained_model none.ckpt", ["--pretrained_model none.ckpt", "no such file", "final.ckpt"]),
+        ("--gaussian_prob 0.1 0.2 0.3", ["--gaussian_prob 0.1 0.2 0.3", "2 views"]),
+        ("--min_scale 0.5 --max_scale 0.6 0.4", ["--min_scale 0.5", "--max_scale 0.4", "smaller"]),
+        ("--size 8 8", ["--size 8 8", "one side"]),
+        ("--mean 0.5", ["--mean 0.5", "three values"]),
+        ("--std 0.5 0.5", ["--std 0.5 0.5", "three values"]),
+        ("--mean 123 116 103", ["--mean 123", "at most 1"]),
+        ("--lars --optimizer adam", ["--lars", "--optimizer adam", "--optimizer sgd"]),
+        ("--scheduler step", ["--scheduler step", "--lr_decay_steps 60 80"]),
+        ("--gpus cuda", ["--gpus cuda", "e.g. --gpus 0"]),
+        ("--gpus -1", ["--gpus -1", "e.g. --gpus 0"]),
+        ("--gpus ²", ["--gpus ²", "e.g. --gpus 0"]),
+        ("--gpus ,", ["--gpus ,", "e.g. --gpus 0"]),
+        ("--gpus 0,1", ["--gpus 0,1", "one index", "--gpus 0"]),
+        ("--classifier_training False --disable_knn_eval", ["nothing is left to evaluate", "--online_evaluation True"]),
+        ("--experiment_dir a/b", ["--experiment_dir a/b", "--base_experiment_dir experiments", "plain name"]),
+        ("--experiment_dir ..", ["--experiment_dir ..", "plain name"]),
+        ("--experiment_dir=", ["--experiment_dir", "plain name"]),
+        ("--lr nan", ["--lr", "'nan'", "finite"]),
+        ("--seed 5000000000", ["--seed 5000000000", "at most"]),
+        ("--precision 8", ["--precision 8", "16, bf16, 32"]),
+        ("--unknown", ["unknown flag --unknown"]),
+        ("stray", ["stray", "value without a flag"]),
+    ],
+)
+def test_a_bad_flag(capsys: pytest.CaptureFixture[str], flags: str, words: list[str]) -> None:
+    message = refusal(capsys, *command_line(*flags.split()))
+    assert all(word in message for word in words), message
+
+
+def test_method_and_dataset_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--method (not given): choose from" in refusal(capsys)
+    assert "--dataset (not given): choose from" in refusal(capsys, "--method", "byol")
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert "--gpus 2: this machine has 2; give an index from 0 to 1" in refusal(capsys, *command_line("--gpus", "2"))
+    assert args_of("--gpus", "1").gpus == "1"
+
+
+def test_wandb_without_a_key(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setenv("NETRC", str(place / "netrc"))
+    message = refusal(capsys, *command_line("--wandb"))
+    assert "--wandb" in message and "wandb login" in message and "--offline" in message
+
+
+# Data.
+
+
+def custom(data: Path, *flags: str) -> list[str]:
+    return command_line("--data_dir", str(data), *flags, dataset="custom")
+
+
+def test_a_data_folder_that_is_missing_or_empty(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = place / "data"
+    assert f"--data_dir {data}: no such folder" in refusal(capsys, *custom(data))
+    data.mkdir()
+    assert f"--train_dir {data}/train: no such folder" in refusal(capsys, *custom(data))
+    (data / "train" / "cats").mkdir(parents=True)
+    assert f"--train_dir {data}/train: holds no class folder with images" in refusal(capsys, *custom(data))
+    class_folders(place / "whole")
+    shutil.rmtree(place / "whole" / "val")
+    assert "--val_dir" in refusal(capsys, *custom(place / "whole"))
+
+
+def test_a_class_without_images(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = class_folders(place / "data")
+    (data / "train" / "nothing").mkdir()
+    assert "class folder nothing holds no images; add some or remove it" in refusal(capsys, *custom(data))
+
+
+def test_classes_that_differ(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = class_folders(place / "data")
+    (data / "val" / "class1").rename(data / "val" / "other")
+    message = refusal(capsys, *custom(data))
+    assert "--val_dir val" in message and "(class1, other)" in message and "same class folders" in message
+
+
+def test_classes_that_do_not_divide(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = class_folders(place / "data", [8] * 4)
+    assert "--num_tasks 3: does not divide the 4 classes" in refusal(capsys, *custom(data, "--num_tasks", "3"))
+    one = class_folders(place / "one", [8])
+    assert "use one of 1" in refusal(capsys, *custom(one))
+
+
+def test_a_batch_beyond_the_smallest_task(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = class_folders(place / "data", [9, 9, 2, 9])
+    message = refusal(capsys, *custom(data, "--num_tasks", "4"))
+    assert "--batch_size 8" in message and "only 2 training images" in message and "at most 2" in message
+
+
+# Checkpoints.
+
+
+def pretrained(path: Path, *flags: str) -> list[str]:
+    return command_line("--task_idx", "1", "--pretrained_model", str(path), *flags)
+
+
+def test_a_checkpoint_that_is_no_good(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class_folders(place / "data")
+    made = run_experiment(custom(place / "data", "--num_tasks", "1"), place / "experiments" / "made")
+    good = made.checkpoint(0).read_bytes()
+
+    path = place / "bad.ckpt"
+    for damage in (good[: len(good) // 2], good[:100], b"", b"\x80\x02garbage", b"just text\n", good[::-1]):
+        path.write_bytes(damage)
+        message = refusal(capsys, *pretrained(path))
+        assert f"--pretrained_model {path}: cut short, damaged or not a checkpoint" in message
+
+    torch.save({"state_dict": {}}, path)
+    assert "not a checkpoint of Kaizen; give the task*/final.ckpt" in refusal(capsys, *pretrained(path))
+    torch.save([1, 2], path)
+    assert "not a checkpoint of Kaizen" in refusal(capsys, *pretrained(path))
+    assert "no such file" in refusal(capsys, *pretrained(place))
+
+    path.write_bytes(good)
+    message = refusal(capsys, *pretrained(path, "--encoder", "resnet9", "--classifier_training", "False"))
+    assert f"--pretrained_model {path}: another architecture; method.encoder." in message
+    assert "use the flags it was trained with" in message
+    assert "classifier.0.bias is (4,) there and (10,) here" in refusal(capsys, *pretrained(path))
+
+
+# An experiment that goes on.
+
+
+def test_an_experiment_with_other_flags(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = command_line("--experiment_dir", "run", "--lr", "0.1", "--temperature", "0.3")
+    Experiment.start(place / "experiments" / "run", flags_of(read_args(flags)), [[0]], ["a"])
+    for dry in ([], ["--dry_run"]):
+        changed = [*flags, "--lr", "0.2", "--temperature", "0.5", "--max_epochs", "2", "--num_workers", "1", *dry]
+        message = refusal(capsys, *changed)
+        assert "--lr 0.1 (now 0.2), --max_epochs 1 (now 2), --temperature 0.3 (now 0.5);" in message
+        assert "use the same ones or another folder" in message and "num_workers" not in message
+    assert main_continual.main([*flags, "--num_workers", "1", "--dry_run"]) == 0
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"flags": [1]}', '{"flags": null}', "\xff"])
+def test_an_experiment_file_that_is_damaged(place: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    folder = place / "experiments" / "run"
+    folder.mkdir(parents=True)
+    (folder / "experiment.json").write_bytes(content.encode("latin-1"))
+    message = refusal(capsys, *command_line("--experiment_dir", "run"))
+    assert "experiment.json is missing or damaged; use a new folder" in message
+
+
+def test_a_base_folder_that_is_a_file(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "taken").write_text("")
+    message = refusal(capsys, *command_line("--base_experiment_dir", "taken"))
+    assert "--base_experiment_dir taken" in message and "name another folder" in message
+
+
+# What is no error.
+
+
+@pytest.mark.parametrize(
+    ("flags", "unused"),
+    [
+        (["--queue_size", "8", "--pred_hidden_dim", "8"], "--pred_hidden_dim, --queue_size"),
+        (["--no_distill", *DISTILL, "--classifier_distill_lamb", "2"], "--classifier_distill_lamb"),
+        (["--distiller", "predictive", "--distill_temperature", "2"], "--feature_extractor_distill_temperature"),
+        (["--momentum_classifier"], "--momentum_classifier"),
+        (["--online_evaluation", "--momentum_classifier"], "--momentum_classifier"),
+        ([*DISTILL, "--distill_no_predictior", "--temperature", "1"], ""),
+    ],
+)
+def test_one_warning_lists_what_is_not_used(capsys: pytest.CaptureFixture[str], flags: list[str], unused: str) -> None:
+    assert main_continual.main(command_line(*flags, "--dry_run")) == 0
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert [line.split(": ")[-1] for line in warnings] == ([unused] if unused else [])
+
+
+def test_momentum_probes_need_a_momentum_encoder() -> None:
+    flags = ("--online_evaluation", "--momentum_classifier")
+    assert unused_flags(args_of(*flags, method="byol")) == []
+    assert unused_flags(args_of(*flags, method="vicreg")) == ["momentum_classifier"]
+
+
+def test_the_published_spelling_of_a_flag() -> None:
+    args = args_of(*DISTILL, "--distill_no_predictior", "True", "--classifier_distill_no_predictior", "True")
+    assert args.method_flags["feature_extractor_distill_no_predictor"] is True
+    assert args.method_flags["classifier_distill_no_predictor"] is True
+
+
+def test_defaults_are_those_of_the_chosen_method_and_distillers() -> None:
+    assert args_of(method="byol").method_flags["base_tau_momentum"] == 0.99
+    assert args_of("--distiller", "predictive_mse").method_flags["feature_extractor_distill_lamb"] == 25
+    assert args_of("--distiller", "contrastive").method_flags["feature_extractor_distill_lamb"] == 1
+    assert "feature_extractor_distill_lamb" not in args_of().method_flags
+    assert "feature_extractor_distill_lamb" not in args_of(*DISTILL, "--no_distill").method_flags
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_flags_survive_the_way_through_a_file(method: str) -> None:
+    flags = ["--replay", "--distiller", "decorrelative", "--gaussian_prob", "0.5", "0.1", "--gpus", "0", "--wandb"]
+    args = args_of(*flags, method=method)
+    again = args_from(json.loads(json.dumps(flags_of(args))))
+    args.given = frozenset()
+    assert again == args
+
+
+def test_no_flag_has_two_owners_that_disagree_on_its_type() -> None:
+    names = {item.name for item in core_flags()}
+    spellings: dict[str, tuple[str, type, bool]] = {}
+    for _, item in everything_known():
+        assert item.help, item.name
+        for name in (item.name, *item.aliases):
+            assert name not in names
+            assert spellings.setdefault(name, (item.name, item.kind, item.many)) == (item.name, item.kind, item.many)
+
+
+def test_own_flags_of_every_choice() -> None:
+    for method in METHODS:
+        for features in FEATURE_DISTILLERS:
+            for labels in CLASSIFIER_DISTILLERS:
+                args = args_of("--distiller", features, "--distiller_classifier", labels, method=method)
+                assert {item.name for item in own_flags(args)} <= args.method_flags.keys()
+
+
+def test_a_value_for_both_views_or_one_each() -> None:
+    assert per_view([0.5]) == [0.5, 0.5]
+    assert per_view([0.5, 0.1]) == [0.5, 0.1]
+
+
+def test_every_view_flag_reaches_its_view() -> None:
+    values = {name: [0.11 + i / 100, 0.31 + i / 100] for i, name in enumerate(VIEW_FLAGS)}
+    flags = [word for name, pair in values.items() for word in (f"--{name}", *map(str, pair))]
+    first, second = view_options(args_of(*flags))
+    assert (first.size, second.size) == (8, 8)
+    names = {
+        "color_jitter_prob": "jitter_prob",
+        "gray_scale_prob": "gray_prob",
+        "gaussian_prob": "blur_prob",
+        "solarization_prob": "solarize_prob",
+        "horizontal_flip_prob": "hflip_prob",
+    }
+    for name, pair in values.items():
+        option = names.get(name, name)
+        assert [getattr(first, option), getattr(second, option)] == pair, name
