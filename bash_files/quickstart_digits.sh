@@ -1,8 +1,9 @@
-# Kaizen on handwritten digits: five tasks of two digits each, MoCo v2+, replay of 5 % of the images.
+# Kaizen on handwritten digits: five tasks of two digits each, MoCo v2+, replay of 10 % of the images.
 # Shows: one model that goes on learning and keeps the old classes, on real images that need no download.
 python3 main_continual.py \
     --name quickstart-digits \
     --dataset digits \
+    --size 12 \
     --split_strategy class \
     --num_tasks 5 \
     --encoder resnet9 \
@@ -20,7 +21,7 @@ python3 main_continual.py \
     --weight_decay 1e-5 \
     --scheduler warmup_cosine \
     --warmup_epochs 3 \
-    --max_epochs 30 \
+    --max_epochs 20 \
     --batch_size 64 \
     --min_scale 0.4 \
     --brightness 0.4 \
@@ -37,9 +38,9 @@ python3 main_continual.py \
     --classifier_distill_lamb 2.0 \
     --classifier_distill_no_predictor True \
     --replay True \
-    --replay_proportion 0.05 \
+    --replay_proportion 0.1 \
     --replay_batch_size 32 \
     --online_evaluation True \
     --online_eval_batchnorm frozen \
     --momentum_classifier \
-    --check_val_every_n_epoch 30
+    --check_val_every_n_epoch 20

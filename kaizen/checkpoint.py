@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,13 @@ def load_task(path: Path, flag: str) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UsageError(f"{flag} {path}: no such file; give the task*/final.ckpt of an experiment")
+    damaged = UsageError(f"{flag} {path}: cut short, damaged or not a checkpoint; give a whole one")
+    if not zipfile.is_zipfile(path):
+        raise damaged
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # torch's reader stumbles over damaged bytes in many ways
-        raise UsageError(f"{flag} {path}: cut short, damaged or not a checkpoint; give a whole one") from None
+        raise damaged from None
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT or "state" not in checkpoint:
         raise UsageError(f"{flag} {path}: not a checkpoint of Kaizen; give the task*/final.ckpt of an experiment")
     return checkpoint

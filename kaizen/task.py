@@ -243,7 +243,7 @@ def notices(args: Args) -> list[str]:
 def main(argv: list[str]) -> int:
     """`python -m kaizen.task FOLDER TASK`."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # its hints are about code, not about runs
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     try:
         run_task(Experiment.open(Path(argv[0])), int(argv[1]))
     except UsageError as error:

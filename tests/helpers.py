@@ -50,7 +50,7 @@ def args_of(*flags: str, method: str = "simclr", dataset: str = "digits") -> Arg
 def learner_of(*flags: str, method: str = "simclr", task_idx: int = 0, classes: int = 10) -> ContinualLearner:
     """A learner from flags; in later tasks with its teacher."""
     torch.manual_seed(0)
-    learner = build_learner(args_of(*flags, method=method), classes, task_idx)
+    learner = build_learner(args_of("--scheduler", "none", *flags, method=method), classes, task_idx)
     if task_idx > 0:
         learner.keep_teacher()
     return learner

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import args_of, class_folders
+
+from kaizen.args import Args, UsageError
+from kaizen.plan import (
+    Data,
+    active_terms,
+    channel_statistics,
+    describe,
+    image_size,
+    open_data,
+    probe_batch_size,
+    probe_indices,
+    replay_indices,
+)
+from kaizen.task import training_loaders
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+DISTILL = ("--distiller", "contrastive", "--distiller_classifier", "soft_label")
+
+
+def plan(*flags: str) -> tuple[Args, Data]:
+    args = args_of(*flags)
+    return args, open_data(args)
+
+
+def test_tasks_of_the_digits() -> None:
+    _, data = plan("--num_tasks", "5")
+    assert [len(classes) for classes in data.split.classes] == [2] * 5
+    assert sum(len(part) for part in data.split.train) == len(data.train)
+    assert data.task_names == [", ".join(map(str, classes)) for classes in data.split.classes]
+    _, data = plan("--split_strategy", "data", "--num_tasks", "3")
+    assert data.task_names == ["part 0", "part 1", "part 2"]
+
+
+def test_one_task_holds_everything() -> None:
+    args, data = plan("--num_tasks", "1", "--replay")
+    assert sorted(data.split.classes[0]) == list(range(10))
+    assert len(replay_indices(args, data, 0)) == 0
+
+
+def test_size_and_statistics_come_from_the_data_set_unless_given() -> None:
+    args = args_of()
+    args.size = None
+    assert image_size(args) == 16
+    assert image_size(args_of("--size", "12")) == 12
+    assert channel_statistics(args)[0] == (0.3053,) * 3
+    given = args_of("--mean", "0", "0.5", "1", "--std", "0.1", "0.2", "0.3")
+    assert channel_statistics(given) == ((0, 0.5, 1), (0.1, 0.2, 0.3))
+
+
+def test_replay_keeps_1_percent_unless_told_otherwise() -> None:
+    counts = {}
+    for flags in ((), ("--replay_proportion", "0.1"), ("--memory_size", "50"), ("--replay_proportion", "1")):
+        args, data = plan("--replay", *flags)
+        counts[flags] = len(replay_indices(args, data, 1))
+    first = data.split.train[0]
+    assert counts[()] == 5  # of each class 1 % of 140 to 146
+    assert counts["--memory_size", "50"] == 50
+    assert counts["--replay_proportion", "1"] == len(first)
+    assert 5 * 14 <= counts["--replay_proportion", "0.1"] <= len(first) // 10
+    args, data = plan("--replay_proportion", "1")
+    assert len(replay_indices(args, data, 1)) == 0  # --replay was not given
+
+
+@pytest.mark.parametrize(
+    ("source", "parts"), [("all_tasks", [0, 1, 2, 3, 4]), ("seen_tasks", [0, 1, 2]), ("current_task", [2])]
+)
+def test_the_labels_that_probes_learn_from(source: str, parts: list[int]) -> None:
+    args, data = plan("--num_tasks", "5", "--online_evaluation_training_data_source", source)
+    expected = torch.cat([data.split.train[i] for i in parts])
+    assert torch.equal(probe_indices(args, data, 2), expected)
+
+
+def test_probe_batches() -> None:
+    published = args_of("--online_eval_batchnorm", "update")
+    assert probe_batch_size(published, 1000, 10) == 100
+    assert probe_batch_size(published, 1001, 10) == 101
+    clean = args_of("--online_eval_batchnorm", "frozen", "--batch_size", "64")
+    assert probe_batch_size(clean, 1000, 10) == 64
+    assert probe_batch_size(clean, 20, 10) == 20
+    assert probe_batch_size(args_of("--online_eval_batch_size", "7"), 1000, 10) == 7
+
+
+@pytest.mark.parametrize("flags", [("frozen",), ("update",), ("update", "--online_eval_batch_size", "2")])
+def test_probes_never_make_an_epoch_longer(flags: tuple[str, ...]) -> None:
+    args, data = plan("--online_evaluation", "--num_tasks", "5", "--online_eval_batchnorm", *flags)
+    loaders = training_loaders(args, data, 4)
+    assert len(loaders["online"]) <= len(loaders["task"]) == len(data.split.train[4]) // 64
+    if flags != ("update",):
+        assert len(loaders["online"]) == len(loaders["task"])
+
+
+def test_loaders_of_a_task() -> None:
+    args, data = plan("--replay", "--replay_proportion", "0.1", "--replay_batch_size", "16", "--num_tasks", "5")
+    assert set(training_loaders(args, data, 0)) == {"task"}
+    loaders = training_loaders(args, data, 2)
+    assert set(loaders) == {"task", "replay"}
+    for name, allowed in (("task", data.split.train[2]), ("replay", replay_indices(args, data, 2))):
+        batch = next(iter(loaders[name]))
+        assert len(batch[0]) == (64 if name == "task" else 16)
+        assert torch.isin(batch[2], allowed).all()
+
+
+def test_the_terms_of_each_task() -> None:
+    args = args_of(*DISTILL, "--online_evaluation", "--momentum_classifier", "--classifier_distill_lamb", "0")
+    assert active_terms(args, 0) == ["ssl", "classifier", "online"]
+    assert active_terms(args, 1) == ["ssl", "classifier", "distill_features", "online"]
+    args = args_of(*DISTILL, "--online_evaluation", "--momentum_classifier", method="byol")
+    expected = ["ssl", "classifier", "distill_features", "distill_classifier", "online", "momentum_online"]
+    assert active_terms(args, 1) == expected
+    assert active_terms(args_of("--classifier_training", "False"), 1) == ["ssl"]
+
+
+def test_the_plan_counts_images_and_steps() -> None:
+    flags = ["--replay", "--replay_proportion", "0.1", "--max_epochs", "3", *DISTILL]
+    args, data = plan(*flags)
+    lines = describe(args, data, Path("here/run"))
+    text = "\n".join(lines)
+    sizes = [len(part) for part in data.split.train]
+    assert "simclr, encoder tiny, images of 8 pixels" in lines[0]
+    assert "digits, class split, 2 tasks, seed 5" in lines[1]
+    assert "0.075 (0.3 x 64 / 256)" in lines[2]
+    assert "here/run/" in lines[3]
+    assert f"{sizes[0]} to train, {len(data.split.test[0])} to test, 0 replayed" in text
+    assert f"{len(replay_indices(args, data, 1))} replayed" in text
+    assert f"3 epochs x {sizes[0] // 64} = {3 * (sizes[0] // 64)}" in text
+    assert text.count("distill_features, distill_classifier") == 1  # not in the first task
+
+
+def test_the_plan_counts_the_steps_of_the_longest_loader() -> None:
+    args, data = plan("--replay", "--replay_proportion", "1", "--replay_batch_size", "4")
+    loaders = training_loaders(args, data, 1)
+    steps = max(map(len, loaders.values()))
+    assert steps == len(loaders["replay"]) > len(loaders["task"])
+    assert f"1 epochs x {steps} = {steps}" in "\n".join(describe(args, data, None))
+
+
+def test_a_plan_without_data_names_the_classes_by_number() -> None:
+    args = args_of("--num_tasks", "50", dataset="cifar100")
+    text = "\n".join(describe(args, None, None))
+    assert text.count("  classes ") == 50 and "to train" not in text
+    assert "<time>-kaizen/" in text
+    custom = args_of("--num_tasks", "2", dataset="custom")
+    assert "classes" not in "\n".join(describe(custom, None, None))
+
+
+def test_long_names_are_cut(tmp_path: Path) -> None:
+    data = class_folders(tmp_path, [4] * 20)
+    args = args_of("--data_dir", str(data), "--num_tasks", "1", dataset="custom")
+    assert max(map(len, describe(args, open_data(args), Path("x")))) <= 110
+
+
+def test_a_class_without_test_images_is_told(tmp_path: Path) -> None:
+    data = class_folders(tmp_path, [8] * 2)
+    for path in (data / "val" / "class1").iterdir():
+        path.unlink()
+    with pytest.raises(UsageError, match=r"--val_dir .*class folder class1 holds no images"):
+        open_data(args_of("--data_dir", str(data), dataset="custom"))
