@@ -11,8 +11,8 @@ import torch
 from helpers import args_of, class_folders, command_line, run_experiment, state_of
 
 from kaizen import task
-from kaizen.args import UsageError
 from kaizen.checkpoint import load_task
+from kaizen.cli import flags_of, read_args
 from kaizen.experiment import Experiment
 from kaizen.files import read_json
 from kaizen.methods import METHODS
@@ -148,9 +148,8 @@ def test_a_corrupt_file_found_by_a_loader_process_is_one_line(
     data = class_folders(tmp_path / "data", sizes=[(100, 100)], suffix="jpg")
     broken = data / "train" / "class1" / "03.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
-    with pytest.raises(UsageError):
-        run(tmp_path, data, "--num_workers", "1", "--num_tasks", "1")
-    capsys.readouterr()
+    flags = command_line("--data_dir", str(data), "--num_workers", "1", "--num_tasks", "1", dataset="custom")
+    Experiment.start(tmp_path / "run", flags_of(read_args(flags)), [[0, 1, 2, 3]], ["all"])
     assert task.main([str(tmp_path / "run"), "0"]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {broken}: cannot be read as an image") and error.count("\n") == 1
