@@ -202,6 +202,16 @@ def test_the_second_task_begins_with_what_the_first_one_knew(tmp_path: Path, dat
     assert {name.split(".")[0] for name in second.keys() - first.keys()} == {"distill_features", "distill_classifier"}
 
 
+def test_the_teacher_is_the_end_of_the_task_before(tmp_path: Path, data: Path) -> None:
+    """Where nothing moves, the model agrees with its teacher, and a teacher with other weights would tell."""
+    still = ["--lr", "0", "--classifier_lr", "0", "--distiller", "predictive_mse", "--distill_no_predictor", "True"]
+    experiment = run(tmp_path, data, *still, "--log_every_n_steps", "1")
+    assert "train/distill_features" not in logged(experiment, 0)
+    rows = csv.DictReader((experiment.task_folder(1) / "metrics.csv").open())
+    terms = [float(row["train/distill_features"]) for row in rows if row["train/distill_features"]]
+    assert terms == pytest.approx([0] * 3, abs=1e-9)
+
+
 def test_a_pretrained_model_starts_the_second_task(tmp_path: Path, data: Path) -> None:
     whole = run(tmp_path, data, "--seed", "3", name="whole")
     path = str(whole.checkpoint(0))
