@@ -109,7 +109,7 @@ def test_lists_are_not_shared() -> None:
         ("--task_idx -1", ["--task_idx -1", "at least 0"]),
         ("--seed 5000000000", ["--seed 5000000000", "at most 1e+09"]),
         ("--split_seed -1", ["--split_seed -1", "at least 0"]),
-        ("--encoder_width 0.1", ["--encoder_width 0.1", "at least 0.125"]),
+        ("--encoder_width 0.2", ["--encoder_width 0.2", "at least 0.25"]),
         ("--memory_size 0", ["--replay_memory_size 0", "at least 1"]),
         ("--num_workers -1", ["--num_workers -1", "at least 0"]),
     ],

@@ -90,7 +90,7 @@ def test_the_second_task_adds_its_predictors_and_only_it_may(tmp_path: Path) -> 
         ((), ("--classifier_layers", "5"), "classifier.0.bias is (10,) there and (5,) here"),
         ((), ("--output_dim", "7"), "method.projector.2.bias is (6,) there and (7,) here"),
         (("--online_evaluation",), (), "probes.online.0.bias is there and not here"),
-        ((), ("--encoder", "resnet9", "--encoder_width", "0.125"), "classifier.0.weight is (10, 8) there and (10, 64)"),
+        ((), ("--encoder", "resnet9", "--encoder_width", "0.25"), "classifier.0.weight is (10, 8) there and (10, 128)"),
     ],
 )
 def test_parts_that_are_missing_too_many_or_of_another_shape(

@@ -72,7 +72,7 @@ DISTILL = ("--distiller", "contrastive", "--distiller_classifier", "soft_label")
         ("--method simclt", ["--method simclt", "did you mean simclr?", "byol"]),
         ("--dataset digit", ["--dataset digit", "did you mean digits?"]),
         ("--encoder resnet19", ["--encoder resnet19", "resnet18"]),
-        ("--encoder_width 0.1", ["--encoder_width 0.1", "at least 0.125"]),
+        ("--encoder_width 0.2", ["--encoder_width 0.2", "at least 0.25"]),
         ("--queue_size 0", ["--queue_size 0", "at least 1"]),
         ("--temperature 0", ["--temperature 0", "above 0"]),
         ("--feature_extractor_distill_lamb -1", ["--feature_extractor_distill_lamb -1", "at least 0"]),

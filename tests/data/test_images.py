@@ -138,7 +138,7 @@ def test_a_corrupt_file_is_named(tmp_path: Path, sizes: list[tuple[int, int]]) -
         data.read([0, 1], CENTRE)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("suffix", ["png", "jpeg", "bmp", "ppm", "tiff", "webp"])
 def test_damage_of_any_kind_is_a_usage_error_or_harmless(tmp_path: Path, suffix: str) -> None:
     path, chance = tmp_path / f"x.{suffix}", random.Random(0)
