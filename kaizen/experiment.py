@@ -47,9 +47,14 @@ class Experiment:
         """Make the folder, or go on in it.
 
         Raises:
-            UsageError: the folder holds an experiment with other flags.
+            UsageError: the folder holds an experiment with other flags or other data.
         """
         cls.check(folder, flags)
+        if (folder / "experiment.json").exists() and read_json(folder / "experiment.json").get("tasks") != tasks:
+            raise UsageError(
+                f"--data_dir {flags['data_dir']}: its tasks are not those that {folder} began with; "
+                "use the same data or another folder"
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -44,6 +44,15 @@ def test_going_on_needs_the_same_flags_but_for_places_and_devices(tmp_path: Path
     Experiment.check(tmp_path / "new", {})
 
 
+def test_going_on_needs_the_same_tasks(tmp_path: Path) -> None:
+    flags = flags_of(args_of())
+    Experiment.start(tmp_path, flags, [[0], [1]], ["a", "b"])
+    before = (tmp_path / "experiment.json").read_bytes()
+    with pytest.raises(UsageError, match=r"^--data_dir datasets: its tasks are not those .* use the same data"):
+        Experiment.start(tmp_path, flags, [[0], [1, 2]], ["a", "b, c"])
+    assert (tmp_path / "experiment.json").read_bytes() == before
+
+
 def test_a_flag_that_one_side_lacks_is_a_difference(tmp_path: Path) -> None:
     start(tmp_path)
     with pytest.raises(UsageError, match=r"--feature_extractor_distill_lamb None \(now 1.0\)"):
