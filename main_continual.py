@@ -101,12 +101,8 @@ def chain(experiment: Experiment, first: int, num_tasks: int) -> int:
             continue
         status = run_process([sys.executable, "-m", "kaizen.task", str(experiment.folder), str(task)])
         if status != 0:
-            print(
-                f"task {task} stopped with exit status {status}; the same command with",
-                file=sys.stderr,
-                end=" ",
-            )
-            print(f"--experiment_dir {experiment.name} goes on from it", file=sys.stderr)
+            cure = f"the same command with --experiment_dir {experiment.name} goes on from it"
+            print(f"task {task} stopped with exit status {status}; {cure}", file=sys.stderr)
             return status
     results = write(experiment.folder)  # again: the last task may have been cut off before it did
     if not (experiment.folder / "plots").exists():

@@ -120,7 +120,7 @@ def check(args: Args) -> None:
     _check_networks(args)
     _check_views(args)
     _check_optimisation(args)
-    _check_gpus(args)
+    gpu_index(args)
 
 
 def check_classes(args: Args, num_classes: int) -> None:
@@ -168,17 +168,17 @@ def _check_optimisation(args: Args) -> None:
         raise UsageError("--scheduler step: give the epochs at which the rate drops, e.g. --lr_decay_steps 60 80")
 
 
-def _check_gpus(args: Args) -> None:
-    if args.gpus is None:
-        return
-    parts = [part for part in args.gpus.split(",") if part]
+def gpu_index(args: Args) -> int:
+    """The GPU that --gpus names, the first one without it. Raises UsageError where it names none, or several."""
+    parts = [part for part in ("0" if args.gpus is None else args.gpus).split(",") if part]
     if not parts or not all(part.isdecimal() for part in parts):
         raise UsageError(f"--gpus {args.gpus}: give the index of a GPU, e.g. --gpus 0")
     if len(parts) > 1:
         raise UsageError(f"--gpus {args.gpus}: one task trains on one GPU; give one index, e.g. --gpus {parts[0]}")
-    count = torch.cuda.device_count()
-    if count and int(parts[0]) >= count:
+    index, count = int(parts[0]), torch.cuda.device_count()
+    if count and index >= count:
         raise UsageError(f"--gpus {args.gpus}: this machine has {count}; give an index from 0 to {count - 1}")
+    return index
 
 
 def per_view(values: list[float]) -> list[float]:

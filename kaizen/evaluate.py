@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kaizen.data.loaders import Batch
-from kaizen.learner import evaluating
+from kaizen.learner import evaluating, mean_by_task
 
 KNN_TEMPERATURE = 0.07
 
@@ -62,4 +62,4 @@ def knn_accuracy_by_task(
     for rows in torch.arange(len(feats), device=device).split(256):
         votes = knn_predict(feats[rows], bank.T, labels, num_classes, min(k, len(bank)), KNN_TEMPERATURE)
         correct[indices[rows].cpu()] = (votes[:, 0] == targets[rows]).cpu()
-    return [float(correct[chosen].float().mean()) for chosen in test_indices]
+    return mean_by_task(correct, test_indices)

@@ -28,19 +28,20 @@ class Experiment:
     @classmethod
     def open(cls, folder: Path) -> Experiment:
         """Take up an existing experiment. Raises UsageError where the folder does not hold one."""
-        try:
-            flags = dict(read_json(folder / "experiment.json")["flags"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UsageError(
-                f"--experiment_dir {folder}: experiment.json is missing or damaged; use a new folder"
-            ) from None
-        return cls(folder, flags)
+        return cls(folder, _read(folder)["flags"])
 
     @classmethod
-    def check(cls, folder: Path, flags: dict[str, Any]) -> None:
-        """Raises UsageError where the folder holds an experiment with other flags."""
-        if (folder / "experiment.json").exists():
-            _compare(folder, cls.open(folder).flags, flags)
+    def check(cls, folder: Path, flags: dict[str, Any], tasks: list[list[int]] | None = None) -> None:
+        """Raises UsageError where the folder holds an experiment with other flags, or with other tasks if given."""
+        if not (folder / "experiment.json").exists():
+            return
+        before = _read(folder)
+        _compare(folder, before["flags"], flags)
+        if tasks is not None and before.get("tasks") != tasks:
+            raise UsageError(
+                f"--data_dir {flags['data_dir']}: its tasks are not those that {folder} began with; "
+                "use the same data or another folder"
+            )
 
     @classmethod
     def start(cls, folder: Path, flags: dict[str, Any], tasks: list[list[int]], task_names: list[str]) -> Experiment:
@@ -49,12 +50,7 @@ class Experiment:
         Raises:
             UsageError: the folder holds an experiment with other flags or other data.
         """
-        cls.check(folder, flags)
-        if (folder / "experiment.json").exists() and read_json(folder / "experiment.json").get("tasks") != tasks:
-            raise UsageError(
-                f"--data_dir {flags['data_dir']}: its tasks are not those that {folder} began with; "
-                "use the same data or another folder"
-            )
+        cls.check(folder, flags, tasks)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -130,6 +126,17 @@ def versions() -> dict[str, str]:
     """What the numbers were made with."""
     names = ("torch", "torchvision", "pytorch-lightning", "lightly", "numpy")
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        about = dict(read_json(folder / "experiment.json"))
+        about["flags"] = dict(about["flags"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(
+            f"--experiment_dir {folder}: experiment.json is missing or damaged; use a new folder"
+        ) from None
+    return about
 
 
 def _compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -204,8 +204,7 @@ class ContinualLearner(pl.LightningModule):
 
     def accuracy_by_task(self) -> dict[str, list[float]]:
         """Accuracy in 0-1 of each head on the test images of each task, from the last look at them."""
-        found = {head: correct.cpu() for head, correct in self.correct.items()}
-        return {head: [float(c[indices].float().mean()) for indices in self.test_tasks] for head, c in found.items()}
+        return {head: mean_by_task(correct.cpu(), self.test_tasks) for head, correct in self.correct.items()}
 
     # Optimisation.
 
@@ -244,6 +243,16 @@ def join(batch: dict[str, Batch]) -> tuple[Tensor, Tensor]:
     parts = [batch[name] for name in ("task", "replay") if name in batch]
     images, _ = pack([images for images, _, _ in parts], "* c h w" if parts[0][0].ndim == 4 else "* v c h w")
     return images, torch.cat([targets for _, targets, _ in parts])
+
+
+def mean_by_task(correct: Tensor, tasks: list[Tensor]) -> list[float]:
+    """Accuracy in 0-1 on each task.
+
+    Args:
+        correct: one bool per test image, (N,).
+        tasks: for each task, the indices of its test images.
+    """
+    return [float(correct[indices].float().mean()) for indices in tasks]
 
 
 def accuracies(name: str, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:

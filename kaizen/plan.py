@@ -12,6 +12,7 @@ from kaizen.args import Args, UsageError
 from kaizen.cli import check_classes, classifier_distiller, feature_distiller, probes_momentum
 from kaizen.data.datasets import DatasetInfo, dataset_info
 from kaizen.data.images import ImageSet
+from kaizen.data.loaders import full_batches
 from kaizen.data.replay import select_replay
 from kaizen.data.tasks import TaskSplit, make_split, split_classes
 from kaizen.optim import scaled_lr
@@ -146,7 +147,7 @@ def _describe_task(args: Args, data: Data | None, task: int) -> list[str]:
         return [*lines, f"  epochs       {args.max_epochs} in batches of {args.batch_size}"]
     images = len(data.split.train[task])
     replay = len(replay_indices(args, data, task))
-    steps = max(images // args.batch_size, replay // min(args.replay_batch_size, replay or 1))
+    steps = max(full_batches(images, args.batch_size), full_batches(replay, args.replay_batch_size))
     lines += [
         f"  classes      {_shorten(data.task_names[task])}",
         f"  images       {images} to train, {len(data.split.test[task])} to test, {replay} replayed",

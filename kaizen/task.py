@@ -21,13 +21,14 @@ from kaizen.cli import (
     args_from,
     classifier_distiller,
     feature_distiller,
+    gpu_index,
     per_view,
     probes_momentum,
 )
 from kaizen.data.images import RandomCrops
 from kaizen.data.loaders import Batch, evaluation_loader, training_loader
 from kaizen.data.views import EvalTransform, ViewOptions, Views, ViewTransform
-from kaizen.distillers import CLASSIFIER, FEATURES, build_distiller
+from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
 from kaizen.evaluate import knn_accuracy_by_task
 from kaizen.experiment import Experiment
 from kaizen.learner import ContinualLearner
@@ -95,25 +96,20 @@ def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearn
         if wanted:
             probes[name] = mlp([feature_dim, *args.online_eval_classifier_layers, num_classes])
     terms = active_terms(args, task_idx)
-    features, labels = feature_distiller(args), classifier_distiller(args)
-    distill_features = (
-        build_distiller(features, FEATURES, method.output_dim, args.method_flags)
-        if features is not None and "distill_features" in terms
-        else None
-    )
-    distill_classifier = (
-        build_distiller(labels, CLASSIFIER, num_classes, args.method_flags)
-        if labels is not None and "distill_classifier" in terms
-        else None
-    )
+
+    def distiller(term: str, kind: type[Distiller] | None, prefixes: tuple[str, ...], dim: int) -> Distiller | None:
+        if kind is None or term not in terms:
+            return None
+        return build_distiller(kind, prefixes, dim, args.method_flags)
+
     size, (mean, std) = image_size(args), channel_statistics(args)
     return ContinualLearner(
         args,
         method,
         classifier,
         probes,
-        distill_features,
-        distill_classifier,
+        distiller("distill_features", feature_distiller(args), FEATURES, method.output_dim),
+        distiller("distill_classifier", classifier_distiller(args), CLASSIFIER, num_classes),
         views=Views(view_options(args)),
         probe_view=ViewTransform(ViewOptions(size, 0, 0, 0, 0, mean, std, gray_prob=0)),
         eval_view=EvalTransform(size, mean, std),
@@ -182,7 +178,7 @@ def build_trainer(args: Args, folder: Path, name: str, task_idx: int) -> pl.Trai
     precision = {"16": "16-mixed" if cuda else "32-true", "bf16": "bf16-mixed", "32": "32-true"}[args.precision]
     return pl.Trainer(
         accelerator="gpu" if cuda else "cpu",
-        devices=[int((args.gpus or "0").strip(","))] if cuda else 1,
+        devices=[gpu_index(args)] if cuda else 1,
         precision=precision,  # type: ignore[arg-type]
         max_epochs=args.max_epochs,
         accumulate_grad_batches=args.accumulate_grad_batches,

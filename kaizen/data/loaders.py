@@ -29,6 +29,11 @@ class BatchDataset(Dataset[Batch]):
         return len(self.indices)
 
 
+def full_batches(count: int, batch_size: int) -> int:
+    """How many batches `count` images give when the rest is dropped; one where they are fewer than a batch."""
+    return count // min(batch_size, count) if count else 0
+
+
 class ShuffledBatches(Sampler[list[int]]):
     """Full batches in random order; what is left over is dropped.
 
@@ -44,7 +49,7 @@ class ShuffledBatches(Sampler[list[int]]):
 
     def __init__(self, count: int, batch_size: int, seed: int, limit: int | None = None) -> None:
         self.count, self.batch_size, self.seed = count, min(batch_size, count), seed
-        self.batches = count // self.batch_size if limit is None else min(limit, count // self.batch_size)
+        self.batches = full_batches(count, batch_size) if limit is None else min(limit, full_batches(count, batch_size))
         self.epoch = self.round = 0
 
     def set_epoch(self, epoch: int) -> None:

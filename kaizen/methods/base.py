@@ -40,7 +40,7 @@ class Output:
 
 @torch.no_grad()
 def enqueue(queue: Tensor, pointer: Tensor, keys: Tensor) -> None:
-    """Write keys (B, D) over the oldest rows of a queue (K, D), around its end if need be; moves the pointer (1,)."""
+    """Write keys (B, ...) over a queue's oldest rows (K, ...), around its end if need be; moves the pointer (1,)."""
     size = len(queue)
     keys = keys[-size:]
     slots = (pointer + torch.arange(len(keys), device=keys.device)) % size

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kaizen.args import COUNT
 from kaizen.losses import queue_contrastive
-from kaizen.methods.base import BaseTau, FinalTau, Output, OutputDim, ProjHidden, SSLMethod, Temperature
+from kaizen.methods.base import BaseTau, FinalTau, Output, OutputDim, ProjHidden, SSLMethod, Temperature, enqueue
 from kaizen.models.heads import mlp
 from kaizen.models.momentum import MomentumNetwork
 
@@ -59,11 +59,7 @@ class MoCoV2Plus(SSLMethod):
         second = queue_contrastive(q2, k1, self.queue[0], self.temperature)
         return (first + second) / 2
 
-    @torch.no_grad()
     def after_batch(self, out: Output) -> None:
-        """Write the new keys over the oldest ones, around the end of the queue if need be."""
-        size = self.queue.shape[2]
-        keys = rearrange(torch.stack(out.keys), "view batch dim -> view dim batch")[:, :, -size:]
-        slots = (self.queue_ptr + torch.arange(keys.shape[2], device=keys.device)) % size
-        self.queue[:, :, slots] = keys.to(self.queue.dtype)
-        self.queue_ptr.copy_((self.queue_ptr + keys.shape[2]) % size)
+        """Remember the keys of both views."""
+        by_key = rearrange(self.queue, "view dim key -> key view dim")  # a view: writing to it writes to the queue
+        enqueue(by_key, self.queue_ptr, torch.stack(out.keys, dim=1))

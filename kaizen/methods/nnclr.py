@@ -58,7 +58,6 @@ class NNCLR(SSLMethod):
         first = contrastive_distillation(n1, p2, self.temperature)
         return (first + contrastive_distillation(n2, p1, self.temperature)) / 2
 
-    @torch.no_grad()
     def after_batch(self, out: Output) -> None:
         """Remember the first view's projections."""
         enqueue(self.queue, self.queue_ptr, F.normalize(out.z[0], dim=1))

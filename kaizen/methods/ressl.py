@@ -54,7 +54,6 @@ class ReSSL(SSLMethod):
         query = F.normalize(out.z[0], dim=1)
         return relational(query, out.keys[0], self.queue, self.temperature_q, self.temperature_k)
 
-    @torch.no_grad()
     def after_batch(self, out: Output) -> None:
         """Remember the keys."""
         enqueue(self.queue, self.queue_ptr, out.keys[0])
