@@ -22,8 +22,12 @@ class UsageError(Exception):
     """Bad input. The message is one line: the flag, its value and the cure. The programs exit with status 2."""
 
 
-class DataMissing(UsageError):
-    """The data are not on this machine; a dry run goes on without them."""
+class NotReady(UsageError):
+    """What keeps a real run from starting here; a dry run says `not checked: ...` and goes on."""
+
+
+class DataMissing(NotReady):
+    """The data are not on this machine."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ def flag(
 
 RUN, TASKS, DATA, VIEWS = "experiment", "tasks and replay", "data", "augmentation"
 NETS, OPTIM, DISTILL, EVAL, LOG = "networks", "optimisation", "distillation", "evaluation", "logging"
+PUBLISHED = "of the published scripts, with nothing to do here"
 
 
 @dataclass
@@ -116,6 +121,10 @@ class Args:
     dry_run: bool = flag(False, "check every flag, print the plan and stop", RUN, free=True)
     seed: int = flag(5, "seed of weights, batches and views", RUN, bounds=SEED)
     gpus: str | None = flag(None, "index of the GPU to use, e.g. 0; without CUDA the CPU is used", RUN, free=True)
+    accelerator: str = flag(
+        "auto", "gpu: refuse without CUDA; cpu: leave CUDA alone; auto, and ddp of the published scripts: CUDA or CPU",
+        RUN, choices=("auto", "gpu", "cpu", "ddp"), free=True,
+    )  # fmt: skip
     precision: str = flag("32", "16 is fp16 mixed on CUDA", RUN, choices=("16", "bf16", "32"))
 
     dataset: str = flag("", "name of the data set", DATA)
@@ -199,12 +208,6 @@ class Args:
     distiller: str | None = flag(None, "feature distiller", DISTILL)
     distiller_classifier: str | None = flag(None, "classifier distiller", DISTILL)
     no_distill: bool = flag(False, "switch both distillers off", DISTILL)
-    distiller_library: str = flag(
-        "factory",
-        "of the published scripts; both values mean the same here",
-        DISTILL,
-        choices=("factory", "default"),
-    )
     frozen_batchnorm: str = flag(
         "batch",
         "statistics of the frozen model: of the batch (published) or running",
@@ -238,6 +241,15 @@ class Args:
     entity: str | None = flag(None, "WandB user or team", LOG, free=True)
     offline: bool = flag(False, "WandB without network or login", LOG, free=True)
     log_every_n_steps: int = flag(10, "steps between logged values", LOG, bounds=COUNT, free=True)
+
+    distiller_library: str = flag(
+        "factory", "both values mean the same", PUBLISHED, choices=("factory", "default"), free=True
+    )
+    dali: bool = flag(
+        False, "images are decoded in loader processes, views are made in batches on the device", PUBLISHED, free=True
+    )
+    save_checkpoint: bool = flag(True, "the end of every task is always kept", PUBLISHED, free=True)
+    sync_batchnorm: bool = flag(False, "one device sees the whole batch", PUBLISHED, free=True)
 
     method_flags: dict[str, Any] = field(default_factory=dict)
     given: frozenset[str] = frozenset()

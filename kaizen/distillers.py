@@ -148,6 +148,7 @@ FEATURE_DISTILLERS: dict[str, type[Distiller]] = {
     "predictive_mse": PredictiveMSE,
 }
 CLASSIFIER_DISTILLERS: dict[str, type[Distiller]] = {"soft_label": SoftLabel}
+SPELLINGS = {"predictiveMSE": "predictive_mse"}  # in one published script
 # What stands before a distiller's parameters on the command line; CaSSLe's own spelling is understood too.
 FEATURES = ("feature_extractor_distill_", "distill_")
 CLASSIFIER = ("classifier_distill_",)

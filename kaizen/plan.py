@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kaizen.args import Args, UsageError
-from kaizen.cli import check_classes, classifier_distiller, feature_distiller, probes_momentum
+from kaizen.cli import check_classes, classifier_distiller, feature_distiller, gpu_indices, probes_momentum
 from kaizen.data.datasets import DatasetInfo, dataset_info
 from kaizen.data.images import ImageSet
 from kaizen.data.loaders import full_batches
@@ -127,10 +127,12 @@ def describe(args: Args, data: Data | None, folder: Path | None) -> list[str]:
         folder: where the experiment goes; None for a new folder named after its start.
     """
     where = folder or Path(args.base_experiment_dir) / f"<time>-{args.name}"
+    devices = len(gpu_indices(args))
+    batch = f"{args.batch_size} x {devices} devices" if devices > 1 else str(args.batch_size)
     lines = [
         f"method         {args.method}, encoder {args.encoder}, images of {image_size(args)} pixels",
         f"data           {args.dataset}, {args.split_strategy} split, {args.num_tasks} tasks, seed {args.split_seed}",
-        f"learning rate  {scaled_lr(args):g} ({args.lr:g} x {args.batch_size} / 256), {args.scheduler}; "
+        f"learning rate  {scaled_lr(args, devices):g} ({args.lr:g} x {batch} / 256), {args.scheduler}; "
         f"classifier {args.classifier_lr:g}",
         f"files          {where}/",
     ]

@@ -22,8 +22,10 @@ from kaizen.cli import (
     classifier_distiller,
     feature_distiller,
     gpu_index,
+    gpu_indices,
     per_view,
     probes_momentum,
+    uses_cuda,
 )
 from kaizen.data.images import RandomCrops
 from kaizen.data.loaders import Batch, evaluation_loader, training_loader
@@ -69,7 +71,7 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     test = evaluation_loader(
         data.test, torch.arange(len(data.test)), image_size(args), EVALUATION_BATCH, args.num_workers
     )
-    unjudged = task_idx == 0 or not experiment.accuracy(task_idx - 1).exists()
+    unjudged = task_idx == 0 or not experiment.done(task_idx - 1)
     before = judge(trainer, learner, data, test, max(0, task_idx - 1)) if unjudged else None
     if before is not None and task_idx > 0:
         experiment.finish_task(task_idx - 1, before, None, 0.0)  # what --pretrained_model brings along
@@ -174,7 +176,7 @@ def training_loaders(args: Args, data: Data, task_idx: int) -> dict[str, DataLoa
 
 def build_trainer(args: Args, folder: Path, name: str, task_idx: int) -> pl.Trainer:
     """Lightning's trainer on the GPU that --gpus names, or on the CPU."""
-    cuda = torch.cuda.is_available()
+    cuda = uses_cuda(args)
     precision = {"16": "16-mixed" if cuda else "32-true", "bf16": "bf16-mixed", "32": "32-true"}[args.precision]
     return pl.Trainer(
         accelerator="gpu" if cuda else "cpu",
@@ -223,11 +225,15 @@ def judge(
 def notices(args: Args) -> list[str]:
     """What a user should know before training starts."""
     lines = []
-    cuda = torch.cuda.is_available()
-    if args.gpus is not None and not cuda:
+    cuda = uses_cuda(args)
+    if args.gpus is not None and len(gpu_indices(args)) == 1 and not torch.cuda.is_available():
         lines.append(f"--gpus {args.gpus}: no CUDA here, training on the CPU")
     if args.precision == "16" and not cuda:
         lines.append("--precision 16: fp16 needs CUDA, training in fp32")
+    if args.dali:
+        lines.append(
+            "--dali: not needed; images are decoded in loader processes and views are made in batches on the device"
+        )
     if args.online_evaluation and args.online_eval_batchnorm == "update":
         lines.append(
             "--online_eval_batchnorm update: probe images, also those of past tasks, enter the encoder's BatchNorm "
