@@ -13,7 +13,17 @@ from helpers import args_of, class_folders, command_line, run_experiment
 
 import main_continual
 from kaizen.args import core_flags
-from kaizen.cli import VIEW_FLAGS, args_from, everything_known, flags_of, own_flags, per_view, read_args, unused_flags
+from kaizen.cli import (
+    VIEW_FLAGS,
+    args_from,
+    everything_known,
+    flags_of,
+    own_flags,
+    per_view,
+    read_args,
+    unused_flags,
+    uses_cuda,
+)
 from kaizen.distillers import CLASSIFIER_DISTILLERS, FEATURE_DISTILLERS
 from kaizen.experiment import Experiment
 from kaizen.methods import METHODS
@@ -89,7 +99,10 @@ DISTILL = ("--distiller", "contrastive", "--distiller_classifier", "soft_label")
         ("--gpus -1", ["--gpus -1", "e.g. --gpus 0"]),
         ("--gpus ²", ["--gpus ²", "e.g. --gpus 0"]),
         ("--gpus ,", ["--gpus ,", "e.g. --gpus 0"]),
-        ("--gpus 0,1", ["--gpus 0,1", "one index", "--gpus 0"]),
+        ("--gpus 0,1", ["--gpus 0,1", "one index", "--gpus 0 --batch_size 128"]),
+        ("--gpus 0,cuda --dry_run", ["--gpus 0,cuda", "e.g. --gpus 0"]),
+        ("--accelerator dp", ["--accelerator dp", "auto, gpu, cpu, ddp"]),
+        ("--save_checkpoint False", ["--save_checkpoint False", "leave this flag out"]),
         ("--classifier_training False --disable_knn_eval", ["nothing is left to evaluate", "--online_evaluation True"]),
         ("--experiment_dir a/b", ["--experiment_dir a/b", "--base_experiment_dir experiments", "plain name"]),
         ("--experiment_dir ..", ["--experiment_dir ..", "plain name"]),
@@ -115,6 +128,17 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert "--gpus 2: this machine has 2; give an index from 0 to 1" in refusal(capsys, *command_line("--gpus", "2"))
     assert args_of("--gpus", "1").gpus == "1"
+
+
+def test_accelerators(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "--accelerator gpu: no CUDA here; use auto or cpu" in refusal(capsys, *command_line("--accelerator", "gpu"))
+    assert main_continual.main(command_line("--accelerator", "gpu", "--dry_run")) == 0
+    assert "not checked: --accelerator gpu: no CUDA here" in capsys.readouterr().out
+    assert not uses_cuda(args_of())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert all(uses_cuda(args_of("--accelerator", name)) for name in ("auto", "gpu", "ddp"))
+    assert not uses_cuda(args_of("--accelerator", "cpu"))
 
 
 def test_wandb_without_a_key(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,6 +285,13 @@ def test_the_published_spelling_of_a_flag() -> None:
     args = args_of(*DISTILL, "--distill_no_predictior", "True", "--classifier_distill_no_predictior", "True")
     assert args.method_flags["feature_extractor_distill_no_predictor"] is True
     assert args.method_flags["classifier_distill_no_predictor"] is True
+
+
+def test_the_published_spellings_of_a_distiller() -> None:
+    args = args_of("--distiller", "predictiveMSE", "--distill_lamb", "3", "--distill_proj_hidden_dim", "5")
+    assert args.distiller == "predictive_mse"
+    assert args.method_flags["feature_extractor_distill_lamb"] == 3
+    assert args.method_flags["feature_extractor_distill_proj_hidden_dim"] == 5
 
 
 def test_defaults_are_those_of_the_chosen_method_and_distillers() -> None:

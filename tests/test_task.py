@@ -221,6 +221,17 @@ def test_a_pretrained_model_starts_the_second_task(tmp_path: Path, data: Path) -
     assert not experiment.done(0) and experiment.done(1)
 
 
+def test_another_pretrained_model_judges_the_first_task_again(tmp_path: Path, data: Path) -> None:
+    first = run(tmp_path, data, "--num_tasks", "1", "--max_epochs", "3", name="first").checkpoint(0)
+    flags = ("--task_idx", "1", "--pretrained_model", str(first))
+    experiment = run(tmp_path, data, *flags, name="second")
+    right = heads_of(experiment, 0)
+    experiment.checkpoint(1).unlink()  # as if it had stopped there
+    experiment.finish_task(0, {head: [2.0] * 2 for head in right}, None, 0.0)  # of a model from before
+    run(tmp_path, data, *flags, name="second")
+    assert heads_of(experiment, 0) == right
+
+
 def test_a_pretrained_model_without_heads(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare = run(tmp_path, data, "--classifier_training", "False", "--num_tasks", "1", name="bare")
     path = bare.checkpoint(0)
