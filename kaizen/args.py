@@ -154,6 +154,15 @@ class Args:
     horizontal_flip_prob: list[float] = flag([0.5], "probability of a mirror image", VIEWS, bounds=FRACTION)
     min_scale: list[float] = flag([0.08], "least area of a crop", VIEWS, bounds=Range(0, 1, open_low=True))
     max_scale: list[float] = flag([1.0], "largest area of a crop", VIEWS, bounds=Range(0, 1, open_low=True))
+    multicrop: bool = flag(False, "small crops beside the full ones; 0.14 is the published --min_scale then", VIEWS)
+    num_crops: int = flag(2, "full crops of each image", VIEWS, bounds=Range(2))
+    num_small_crops: int = flag(6, "multicrop: small crops of each image", VIEWS, bounds=NOT_NEGATIVE)
+    small_crop_size: int | None = flag(
+        None, "side of a small crop in pixels [up to 64 pixels 3/4 of --size, up to 96 0.6, else 3/7]", VIEWS,
+        bounds=Range(4),
+    )  # fmt: skip
+    small_crop_min_scale: float = flag(0.05, "least area of a small crop", VIEWS, bounds=Range(0, 1, open_low=True))
+    small_crop_max_scale: float = flag(0.14, "largest area of a small crop", VIEWS, bounds=Range(0, 1, open_low=True))
 
     method: str = flag("", "self-supervised method", NETS)
     encoder: str = flag("resnet18", "backbone", NETS)

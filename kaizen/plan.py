@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kaizen.args import Args, UsageError
-from kaizen.cli import check_classes, classifier_distiller, feature_distiller, probes_momentum
+from kaizen.cli import check_classes, classifier_distiller, feature_distiller, image_size, probes_momentum
 from kaizen.data.datasets import DatasetInfo, dataset_info
 from kaizen.data.images import ImageSet
 from kaizen.data.loaders import full_batches
@@ -50,11 +50,6 @@ def open_data(args: Args) -> Data:
     data = Data(info, train, test, num_classes, split)
     _check_sizes(args, data)
     return data
-
-
-def image_size(args: Args) -> int:
-    """Side of the images that the encoder sees, in pixels."""
-    return args.size[0] if args.size else dataset_info(args.dataset).size
 
 
 def channel_statistics(args: Args) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -22,10 +23,12 @@ from kaizen.cli import (
     classifier_distiller,
     feature_distiller,
     gpu_index,
+    image_size,
     per_view,
     probes_momentum,
+    small_crop_size,
 )
-from kaizen.data.images import RandomCrops
+from kaizen.data.images import RandomCrop
 from kaizen.data.loaders import Batch, evaluation_loader, training_loader
 from kaizen.data.views import EvalTransform, ViewOptions, Views, ViewTransform
 from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
@@ -40,7 +43,6 @@ from kaizen.plan import (
     Data,
     active_terms,
     channel_statistics,
-    image_size,
     open_data,
     probe_batch_size,
     probe_indices,
@@ -117,7 +119,7 @@ def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearn
 
 
 def view_options(args: Args) -> list[ViewOptions]:
-    """What each of the two views may do to an image."""
+    """What each view may do to an image: the full crops, then the small ones, which do as the first full one does."""
     mean, std = channel_statistics(args)
     columns = {
         "brightness": args.brightness,
@@ -132,8 +134,15 @@ def view_options(args: Args) -> list[ViewOptions]:
         "max_scale": args.max_scale,
         "hflip_prob": args.horizontal_flip_prob,
     }
-    rows = zip(*map(per_view, columns.values()), strict=True)
-    return [ViewOptions(image_size(args), mean=mean, std=std, **dict(zip(columns, row, strict=True))) for row in rows]
+    rows = zip(*(per_view(args, values) for values in columns.values()), strict=True)
+    full = [ViewOptions(image_size(args), mean=mean, std=std, **dict(zip(columns, row, strict=True))) for row in rows]
+    small = replace(
+        full[0],
+        size=small_crop_size(args),
+        min_scale=args.small_crop_min_scale,
+        max_scale=args.small_crop_max_scale,
+    )
+    return full + [small] * (args.num_small_crops if args.multicrop else 0)
 
 
 def take_up(learner: ContinualLearner, args: Args, experiment: Experiment, task_idx: int) -> None:
@@ -152,21 +161,21 @@ def take_up(learner: ContinualLearner, args: Args, experiment: Experiment, task_
 
 def training_loaders(args: Args, data: Data, task_idx: int) -> dict[str, DataLoader[Batch]]:
     """Task, replay and probe images; Lightning cycles the shorter ones until the longest is through."""
-    crops = RandomCrops(image_size(args), tuple(zip(per_view(args.min_scale), per_view(args.max_scale), strict=True)))
+    crops = [RandomCrop(view.size, view.min_scale, view.max_scale) for view in view_options(args)]
     task, replay = data.split.train[task_idx], replay_indices(args, data, task_idx)
 
     def loader(
-        indices: torch.Tensor, crop: RandomCrops, batch_size: int, stream: int, limit: int | None = None
+        indices: torch.Tensor, crops: list[RandomCrop], batch_size: int, stream: int, limit: int | None = None
     ) -> DataLoader[Batch]:
         seed = args.seed * 31 + task_idx * 7 + stream
-        return training_loader(data.train, indices, crop, batch_size, args.num_workers, seed, limit)
+        return training_loader(data.train, indices, crops, batch_size, args.num_workers, seed, limit)
 
     loaders = {"task": loader(task, crops, args.batch_size, 0)}
     if len(replay):
         loaders["replay"] = loader(replay, crops, args.replay_batch_size, 1)
     if args.online_evaluation:
         probe = probe_indices(args, data, task_idx)
-        one_crop = RandomCrops(image_size(args), ((0.08, 1.0),))
+        one_crop = [RandomCrop(image_size(args), 0.08, 1.0)]
         steps = max(map(len, loaders.values()))  # probes follow; they never make an epoch longer
         loaders["online"] = loader(probe, one_crop, probe_batch_size(args, len(probe), steps), 2, limit=steps)
     return loaders

@@ -299,8 +299,8 @@ def test_own_flags_of_every_choice() -> None:
 
 
 def test_a_value_for_both_views_or_one_each() -> None:
-    assert per_view([0.5]) == [0.5, 0.5]
-    assert per_view([0.5, 0.1]) == [0.5, 0.1]
+    assert per_view(args_of(), [0.5]) == [0.5, 0.5]
+    assert per_view(args_of(), [0.5, 0.1]) == [0.5, 0.1]
 
 
 def test_every_view_flag_reaches_its_view() -> None:
