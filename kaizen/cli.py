@@ -133,6 +133,13 @@ def check_classes(args: Args, num_classes: int) -> None:
 
 
 def _check_networks(args: Args) -> None:
+    kind = feature_distiller(args)
+    if kind is not None and kind.needs_prototypes and not METHODS[args.method].has_prototypes:
+        fit = ", ".join(name for name, method in METHODS.items() if method.has_prototypes)
+        raise UsageError(
+            f"--distiller {args.distiller}: compares assignments to prototypes, and {args.method} has none; "
+            f"use another distiller, or --method {fit}"
+        )
     if args.distiller_classifier and not args.no_distill and not args.classifier_training:
         raise UsageError(
             f"--distiller_classifier {args.distiller_classifier}: needs a classifier; use --classifier_training True"

@@ -102,7 +102,7 @@ def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearn
     def distiller(term: str, kind: type[Distiller] | None, prefixes: tuple[str, ...], dim: int) -> Distiller | None:
         if kind is None or term not in terms:
             return None
-        return build_distiller(kind, prefixes, dim, args.method_flags)
+        return build_distiller(kind, prefixes, dim, args.method_flags, method.teaching_prototypes)
 
     size, (mean, std) = image_size(args), channel_statistics(args)
     return ContinualLearner(
