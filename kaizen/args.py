@@ -141,7 +141,11 @@ class Args:
         None, "total number of images kept, shared equally", TASKS, bounds=COUNT, aliases=("memory_size",)
     )
     replay_batch_size: int = flag(32, "replay images per step", TASKS, bounds=COUNT)
-    replay_selection: str = flag("first", "which images are kept", TASKS, choices=("first", "random"))
+    replay_selection: str = flag(
+        "first", "images that are kept: the first (published), random ones, those whose mean feature is nearest to "
+        "that of their class, or random ones in equal shares of one total for all classes seen", TASKS,
+        choices=("first", "random", "herding", "balanced"),
+    )  # fmt: skip
 
     brightness: list[float] = flag([0.4], "jitter strength, one value or one per view", VIEWS, bounds=NOT_NEGATIVE)
     contrast: list[float] = flag([0.4], "jitter strength", VIEWS, bounds=NOT_NEGATIVE)

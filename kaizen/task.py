@@ -36,6 +36,7 @@ from kaizen.evaluate import knn_accuracy_by_task
 from kaizen.experiment import Experiment
 from kaizen.learner import ContinualLearner
 from kaizen.loggers import build_loggers, log_results
+from kaizen.memory import EVALUATION_BATCH, remember
 from kaizen.methods import build_method
 from kaizen.models.encoders import build_encoder
 from kaizen.models.heads import mlp
@@ -46,12 +47,9 @@ from kaizen.plan import (
     open_data,
     probe_batch_size,
     probe_indices,
-    replay_indices,
 )
 from kaizen.progress import Progress
 from kaizen.report import draw_plots, write
-
-EVALUATION_BATCH = 256
 
 
 def run_task(experiment: Experiment, task_idx: int) -> None:
@@ -76,8 +74,10 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     if before is not None and task_idx > 0:
         experiment.finish_task(task_idx - 1, before, None, 0.0)  # what --pretrained_model brings along
 
+    learner.to(trainer.strategy.root_device)
+    replay = remember(experiment, learner, data, task_idx)
     started = time.monotonic()
-    trainer.fit(learner, training_loaders(args, data, task_idx), test)
+    trainer.fit(learner, training_loaders(args, data, task_idx, replay), test)
     seconds = time.monotonic() - started
     accuracy = judge(trainer, learner, data, test, task_idx)
     save_task(learner, experiment.checkpoint(task_idx), task_idx, experiment.flags)
@@ -159,10 +159,14 @@ def take_up(learner: ContinualLearner, args: Args, experiment: Experiment, task_
         learner.keep_teacher()
 
 
-def training_loaders(args: Args, data: Data, task_idx: int) -> dict[str, DataLoader[Batch]]:
-    """Task, replay and probe images; Lightning cycles the shorter ones until the longest is through."""
+def training_loaders(args: Args, data: Data, task_idx: int, replay: torch.Tensor) -> dict[str, DataLoader[Batch]]:
+    """Task, replay and probe images; Lightning cycles the shorter ones until the longest is through.
+
+    Args:
+        args, data, task_idx: the task.
+        replay: indices of the training images to replay.
+    """
     crops = [RandomCrop(view.size, view.min_scale, view.max_scale) for view in view_options(args)]
-    task, replay = data.split.train[task_idx], replay_indices(args, data, task_idx)
 
     def loader(
         indices: torch.Tensor, crops: list[RandomCrop], batch_size: int, stream: int, limit: int | None = None
@@ -170,7 +174,7 @@ def training_loaders(args: Args, data: Data, task_idx: int) -> dict[str, DataLoa
         seed = args.seed * 31 + task_idx * 7 + stream
         return training_loader(data.train, indices, crops, batch_size, args.num_workers, seed, limit)
 
-    loaders = {"task": loader(task, crops, args.batch_size, 0)}
+    loaders = {"task": loader(data.split.train[task_idx], crops, args.batch_size, 0)}
     if len(replay):
         loaders["replay"] = loader(replay, crops, args.replay_batch_size, 1)
     if args.online_evaluation:
@@ -207,6 +211,7 @@ def judge(
     """Accuracy in 0-1 of every head on every task's test images."""
     args = learner.args
     trainer.validate(learner, test, verbose=False)
+    learner.to(trainer.strategy.root_device)  # Lightning has put it back on the CPU
     accuracy = learner.accuracy_by_task()
     if not args.disable_knn_eval:
         voters = evaluation_loader(

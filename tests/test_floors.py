@@ -58,6 +58,7 @@ FLOORS: list[list[str]] = [
         "kaizen.learner",
         "kaizen.checkpoint",
         "kaizen.evaluate",
+        "kaizen.memory",
         "kaizen.progress",
     ],
     ["kaizen.task"],
