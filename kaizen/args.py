@@ -244,6 +244,7 @@ class Args:
     momentum_classifier: bool = flag(False, "a probe on the momentum encoder too", EVAL)
     disable_knn_eval: bool = flag(False, "no k-nearest-neighbour accuracy after each task", EVAL)
     knn_k: int = flag(20, "neighbours", EVAL, bounds=COUNT)
+    auto_umap: bool = flag(False, "draw the test images' features after each task (UMAP, or else t-SNE)", EVAL)
     check_val_every_n_epoch: int = flag(1, "epochs between looks at the test images", EVAL, bounds=COUNT, free=True)
 
     wandb: bool = flag(False, "log to Weights & Biases", LOG, free=True)

@@ -32,6 +32,7 @@ from kaizen.data.images import RandomCrop
 from kaizen.data.loaders import Batch, evaluation_loader, training_loader
 from kaizen.data.views import EvalTransform, ViewOptions, Views, ViewTransform
 from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
+from kaizen.embedding import draw_embedding, method_at_hand
 from kaizen.evaluate import knn_accuracy_by_task
 from kaizen.experiment import Experiment
 from kaizen.learner import ContinualLearner
@@ -80,6 +81,8 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     trainer.fit(learner, training_loaders(args, data, task_idx, replay), test)
     seconds = time.monotonic() - started
     accuracy = judge(trainer, learner, data, test, task_idx)
+    if args.auto_umap:
+        draw_embedding(learner, data, test, experiment.folder, task_idx)
     save_task(learner, experiment.checkpoint(task_idx), task_idx, experiment.flags)
     experiment.finish_task(task_idx, accuracy, before if task_idx == 0 else None, round(seconds, 1))
     results = write(experiment.folder)
@@ -247,6 +250,8 @@ def notices(args: Args) -> list[str]:
             "--online_eval_batchnorm update: probe images, also those of past tasks, enter the encoder's BatchNorm "
             "statistics, as published; `frozen` keeps them out"
         )
+    if args.auto_umap and method_at_hand() != "UMAP":
+        lines.append("--auto_umap: umap-learn is not installed, drawing t-SNE; pip install umap-learn for UMAP")
     return lines
 
 

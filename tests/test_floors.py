@@ -59,6 +59,7 @@ FLOORS: list[list[str]] = [
         "kaizen.checkpoint",
         "kaizen.evaluate",
         "kaizen.memory",
+        "kaizen.embedding",
         "kaizen.progress",
     ],
     ["kaizen.task"],
