@@ -118,7 +118,7 @@ def chain(experiment: Experiment, first: int, num_tasks: int) -> int:
             print(f"task {task} stopped with exit status {status}; {cure}", file=sys.stderr)
             return status
     results = write(experiment.folder)  # again: the last task may have been cut off before it did
-    if not (experiment.folder / "plots").exists():
+    if not any((experiment.folder / "plots").glob("accuracy_*.png")):
         draw_plots(results, experiment.folder)
     show(results)
     print(f"results in {experiment.folder}/results.json, results.csv and plots/")

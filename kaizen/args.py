@@ -150,7 +150,11 @@ class Args:
         None, "total number of images kept, shared equally", TASKS, bounds=COUNT, aliases=("memory_size",)
     )
     replay_batch_size: int = flag(32, "replay images per step", TASKS, bounds=COUNT)
-    replay_selection: str = flag("first", "which images are kept", TASKS, choices=("first", "random"))
+    replay_selection: str = flag(
+        "first", "images that are kept: the first (published), random ones, those whose mean feature is nearest to "
+        "that of their class, or random ones in equal shares of one total for all classes seen", TASKS,
+        choices=("first", "random", "herding", "balanced"),
+    )  # fmt: skip
 
     brightness: list[float] = flag([0.4], "jitter strength, one value or one per view", VIEWS, bounds=NOT_NEGATIVE)
     contrast: list[float] = flag([0.4], "jitter strength", VIEWS, bounds=NOT_NEGATIVE)
@@ -163,6 +167,15 @@ class Args:
     horizontal_flip_prob: list[float] = flag([0.5], "probability of a mirror image", VIEWS, bounds=FRACTION)
     min_scale: list[float] = flag([0.08], "least area of a crop", VIEWS, bounds=Range(0, 1, open_low=True))
     max_scale: list[float] = flag([1.0], "largest area of a crop", VIEWS, bounds=Range(0, 1, open_low=True))
+    multicrop: bool = flag(False, "small crops beside the full ones; 0.14 is the published --min_scale then", VIEWS)
+    num_crops: int = flag(2, "full crops of each image", VIEWS, bounds=Range(2))
+    num_small_crops: int = flag(6, "multicrop: small crops of each image", VIEWS, bounds=NOT_NEGATIVE)
+    small_crop_size: int | None = flag(
+        None, "side of a small crop in pixels [up to 64 pixels 3/4 of --size, up to 96 0.6, else 3/7]", VIEWS,
+        bounds=Range(4),
+    )  # fmt: skip
+    small_crop_min_scale: float = flag(0.05, "least area of a small crop", VIEWS, bounds=Range(0, 1, open_low=True))
+    small_crop_max_scale: float = flag(0.14, "largest area of a small crop", VIEWS, bounds=Range(0, 1, open_low=True))
 
     method: str = flag("", "self-supervised method", NETS)
     encoder: str = flag("resnet18", "backbone", NETS)
@@ -234,6 +247,7 @@ class Args:
     momentum_classifier: bool = flag(False, "a probe on the momentum encoder too", EVAL)
     disable_knn_eval: bool = flag(False, "no k-nearest-neighbour accuracy after each task", EVAL)
     knn_k: int = flag(20, "neighbours", EVAL, bounds=COUNT)
+    auto_umap: bool = flag(False, "draw the test images' features after each task (UMAP, or else t-SNE)", EVAL)
     check_val_every_n_epoch: int = flag(1, "epochs between looks at the test images", EVAL, bounds=COUNT, free=True)
 
     wandb: bool = flag(False, "log to Weights & Biases", LOG, free=True)

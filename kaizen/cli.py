@@ -26,7 +26,6 @@ VIEW_FLAGS = (
     "brightness", "contrast", "saturation", "hue", "color_jitter_prob", "gray_scale_prob",
     "gaussian_prob", "solarization_prob", "horizontal_flip_prob", "min_scale", "max_scale",
 )  # fmt: skip
-NUM_VIEWS = 2
 
 
 def read_args(argv: list[str]) -> Args:
@@ -138,6 +137,13 @@ def check_classes(args: Args, num_classes: int) -> None:
 
 
 def _check_networks(args: Args) -> None:
+    kind = feature_distiller(args)
+    if kind is not None and kind.needs_prototypes and not METHODS[args.method].has_prototypes:
+        fit = ", ".join(name for name, method in METHODS.items() if method.has_prototypes)
+        raise UsageError(
+            f"--distiller {args.distiller}: compares assignments to prototypes, and {args.method} has none; "
+            f"use another distiller, or --method {fit}"
+        )
     if args.distiller_classifier and not args.no_distill and not args.classifier_training:
         raise UsageError(
             f"--distiller_classifier {args.distiller_classifier}: needs a classifier; use --classifier_training True"
@@ -150,11 +156,14 @@ def _check_networks(args: Args) -> None:
 
 
 def _check_views(args: Args) -> None:
+    _check_crops(args)
     for name in VIEW_FLAGS:
         values = getattr(args, name)
-        if len(values) not in (1, NUM_VIEWS):
-            raise UsageError(f"--{name} {_words(values)}: give one value, or one for each of the {NUM_VIEWS} views")
-    for low, high in zip(per_view(args.min_scale), per_view(args.max_scale), strict=True):
+        if len(values) not in (1, args.num_crops):
+            raise UsageError(
+                f"--{name} {_words(values)}: give one value, or one for each of the {args.num_crops} views"
+            )
+    for low, high in zip(per_view(args, args.min_scale), per_view(args, args.max_scale), strict=True):
         if low > high:
             raise UsageError(f"--min_scale {low:g}: above --max_scale {high:g}; give a smaller one")
     if args.size is not None and len(args.size) != 1:
@@ -163,6 +172,39 @@ def _check_views(args: Args) -> None:
         values = getattr(args, name)
         if values is not None and len(values) != 3:
             raise UsageError(f"--{name} {_words(values)}: give three values, one per colour channel")
+
+
+def _check_crops(args: Args) -> None:
+    multicrop = [name for name, kind in METHODS.items() if kind.takes_multicrop]
+    if args.method not in multicrop:
+        for name, given in (("multicrop", args.multicrop), ("num_crops", args.num_crops != 2)):
+            if given:
+                raise UsageError(
+                    f"--{name} {getattr(args, name)}: {args.method} takes two views of one size; "
+                    f"leave it out or use --method {', '.join(multicrop)}"
+                )
+    if args.small_crop_min_scale > args.small_crop_max_scale:
+        raise UsageError(
+            f"--small_crop_min_scale {args.small_crop_min_scale:g}: above --small_crop_max_scale "
+            f"{args.small_crop_max_scale:g}; give a smaller one"
+        )
+    if args.multicrop and small_crop_size(args) >= image_size(args):
+        raise UsageError(
+            f"--small_crop_size {small_crop_size(args)}: not below the {image_size(args)} pixels of a full crop; "
+            "give a smaller one"
+        )
+
+
+def image_size(args: Args) -> int:
+    """Side of the images that the encoder sees, in pixels."""
+    return args.size[0] if args.size else dataset_info(args.dataset).size
+
+
+def small_crop_size(args: Args) -> int:
+    """Side of the small crops, in pixels; by default near the published 24 of 32, 58 of 96 and 96 of 224."""
+    size = image_size(args)
+    share = 3 / 4 if size <= 64 else 0.6 if size <= 96 else 3 / 7
+    return args.small_crop_size or round(size * share)
 
 
 def _check_optimisation(args: Args) -> None:
@@ -206,9 +248,9 @@ def gpu_index(args: Args) -> int:
     return index
 
 
-def per_view(values: list[float]) -> list[float]:
-    """One value for each view."""
-    return values * NUM_VIEWS if len(values) == 1 else values
+def per_view(args: Args, values: list[float]) -> list[float]:
+    """One value for each full crop."""
+    return values * args.num_crops if len(values) == 1 else values
 
 
 def _distiller(args: Args, flag: str, name: str | None, table: dict[str, type[Distiller]]) -> type[Distiller] | None:

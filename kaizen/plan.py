@@ -9,11 +9,18 @@ import torch
 from torch import Tensor
 
 from kaizen.args import Args, UsageError
-from kaizen.cli import check_classes, classifier_distiller, feature_distiller, gpu_indices, probes_momentum
+from kaizen.cli import (
+    check_classes,
+    classifier_distiller,
+    feature_distiller,
+    gpu_indices,
+    image_size,
+    probes_momentum,
+)
 from kaizen.data.datasets import DatasetInfo, dataset_info
 from kaizen.data.images import ImageSet
 from kaizen.data.loaders import full_batches
-from kaizen.data.replay import select_replay
+from kaizen.data.replay import Counts, replay_counts
 from kaizen.data.tasks import TaskSplit, make_split, split_classes
 from kaizen.optim import scaled_lr
 
@@ -52,33 +59,29 @@ def open_data(args: Args) -> Data:
     return data
 
 
-def image_size(args: Args) -> int:
-    """Side of the images that the encoder sees, in pixels."""
-    return args.size[0] if args.size else dataset_info(args.dataset).size
-
-
 def channel_statistics(args: Args) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the channels, in 0-1."""
     info = dataset_info(args.dataset)
     return tuple(args.mean or info.mean), tuple(args.std or info.std)
 
 
-def replay_indices(args: Args, data: Data, task_idx: int) -> Tensor:
-    """The training images that task `task_idx` replays; none without --replay and in the first task."""
-    if not args.replay or task_idx == 0:
-        return torch.empty(0, dtype=torch.int64)
-    proportion = args.replay_proportion
-    if proportion is None:
-        proportion = 0.01 if args.replay_memory_size is None else 1.0
-    return select_replay(
-        data.split,
-        data.train.targets,
-        task_idx,
-        proportion,
-        args.replay_memory_size,
-        args.replay_selection,
-        args.seed,
-    )
+def replay_limits(args: Args) -> tuple[float, int | None]:
+    """The proportion and the memory size that bound the replay; 1 % where none is given."""
+    if args.replay_proportion is not None:
+        return args.replay_proportion, args.replay_memory_size
+    return (0.01 if args.replay_memory_size is None else 1.0), args.replay_memory_size
+
+
+def replayed(args: Args, data: Data, task_idx: int) -> Counts:
+    """How many images task `task_idx` replays of each past task, class by class; none without --replay."""
+    if not args.replay:
+        return []
+    return replay_counts(data.split, data.train.targets, task_idx, *replay_limits(args), args.replay_selection)
+
+
+def num_replayed(args: Args, data: Data, task_idx: int) -> int:
+    """How many images task `task_idx` replays."""
+    return sum(map(sum, replayed(args, data, task_idx)))
 
 
 def probe_indices(args: Args, data: Data, task_idx: int) -> Tensor:
@@ -148,7 +151,7 @@ def _describe_task(args: Args, data: Data | None, task: int) -> list[str]:
             lines.append(f"  classes      {_shorten(', '.join(map(str, numbers)))}")
         return [*lines, f"  epochs       {args.max_epochs} in batches of {args.batch_size}"]
     images = len(data.split.train[task])
-    replay = len(replay_indices(args, data, task))
+    replay = num_replayed(args, data, task)
     steps = max(full_batches(images, args.batch_size), full_batches(replay, args.replay_batch_size))
     lines += [
         f"  classes      {_shorten(data.task_names[task])}",
@@ -177,7 +180,7 @@ def _check_sizes(args: Args, data: Data) -> None:
     if empty:
         raise UsageError(f"--val_dir: no test images for task {empty[0]}; every class needs some")
     for task in range(max(1, args.task_idx), args.num_tasks if args.replay else 0):
-        if len(replay_indices(args, data, task)) == 0:
+        if num_replayed(args, data, task) == 0:
             given = _scarcest(args, data, task)
             raise UsageError(f"{given}: selects no image for task {task}; give a larger one or --replay False")
 
@@ -186,6 +189,6 @@ def _scarcest(args: Args, data: Data, task: int) -> str:
     """The flag, with its value, for which no image is left to replay."""
     size, share = args.replay_memory_size, args.replay_proportion
     unlimited = replace(args, replay_memory_size=None)
-    if size is None or (share is not None and len(replay_indices(unlimited, data, task)) == 0):
+    if size is None or (share is not None and num_replayed(unlimited, data, task) == 0):
         return f"--replay_proportion {share or 0.01}"
     return f"--replay_memory_size {size}"

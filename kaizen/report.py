@@ -78,7 +78,7 @@ def draw_plots(results: Results, folder: Path) -> None:
     (folder / "plots").mkdir(exist_ok=True)
     for name, head in results["heads"].items():
         for draw in (plots.accuracy_matrix, plots.accuracy_over_tasks):
-            _save(draw(name, head, results["task_names"]), folder / "plots" / f"{draw.__name__}_{name}.png")
+            save_figure(draw(name, head, results["task_names"]), folder / "plots" / f"{draw.__name__}_{name}.png")
 
 
 def show(results: Results, console: Console | None = None) -> None:
@@ -152,7 +152,8 @@ def _csv_rows(head: dict[str, Any]) -> Iterator[tuple[object, ...]]:
         yield metric, "", "", head[metric]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file, in one piece."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", pad_inches=0.15)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kaizen.args import Args
 from kaizen.cli import flags_of, read_args
 from kaizen.data.loaders import Batch
+from kaizen.distillers import FEATURE_DISTILLERS
 from kaizen.experiment import Experiment
 from kaizen.learner import ContinualLearner
 from kaizen.methods import METHODS, method_flags
@@ -20,6 +21,13 @@ from kaizen.plan import open_data
 from kaizen.task import build_learner, run_task
 
 FEATURES = 8
+# Every method with every feature distiller; `knowledge` compares prototypes, which not every method has.
+PAIRS = [
+    (method, distiller)
+    for method, kind in METHODS.items()
+    for distiller, teacher in FEATURE_DISTILLERS.items()
+    if kind.has_prototypes or not teacher.needs_prototypes
+]
 
 
 def tiny_encoder(size: int, stem_padding: int, width: float) -> tuple[nn.Module, int]:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import args_of, class_folders, command_line, run_experiment
+from helpers import PAIRS, args_of, class_folders, command_line, run_experiment
 
 import main_continual
-from kaizen.args import core_flags
+from kaizen.args import UsageError, core_flags
 from kaizen.cli import (
     VIEW_FLAGS,
     args_from,
@@ -24,7 +24,7 @@ from kaizen.cli import (
     unused_flags,
     uses_cuda,
 )
-from kaizen.distillers import CLASSIFIER_DISTILLERS, FEATURE_DISTILLERS
+from kaizen.distillers import CLASSIFIER_DISTILLERS
 from kaizen.experiment import Experiment
 from kaizen.methods import METHODS
 from kaizen.task import view_options
@@ -77,8 +77,8 @@ DISTILL = ("--distiller", "contrastive", "--distiller_classifier", "soft_label")
         ("--replay --memory_size 4 --replay_proportion 0.5", ["--replay_memory_size 4", "no image"]),
         ("--distiller_classifier soft_label --classifier_training False", ["soft_label", "--classifier_training True"]),
         ("--distiller contrastiv", ["--distiller contrastiv", "did you mean contrastive?", "predictive_mse"]),
-        ("--distiller soft_label", ["--distiller soft_label", "choose from", "contrastive"]),
-        ("--distiller_classifier contrastive", ["--distiller_classifier contrastive", "soft_label"]),
+        ("--distiller knowledge", ["--distiller knowledge", "simclr has none", "use another distiller"]),
+        ("--distiller_classifier knowledge", ["--distiller_classifier knowledge", "choose from", "soft_label"]),
         ("--method simclt", ["--method simclt", "did you mean simclr?", "byol"]),
         ("--dataset digit", ["--dataset digit", "did you mean digits?"]),
         ("--encoder resnet19", ["--encoder resnet19", "resnet18"]),
@@ -322,16 +322,20 @@ def test_no_flag_has_two_owners_that_disagree_on_its_type() -> None:
 
 
 def test_own_flags_of_every_choice() -> None:
-    for method in METHODS:
-        for features in FEATURE_DISTILLERS:
-            for labels in CLASSIFIER_DISTILLERS:
-                args = args_of("--distiller", features, "--distiller_classifier", labels, method=method)
-                assert {item.name for item in own_flags(args)} <= args.method_flags.keys()
+    for method, features in PAIRS:
+        for labels in CLASSIFIER_DISTILLERS:
+            args = args_of("--distiller", features, "--distiller_classifier", labels, method=method)
+            assert {item.name for item in own_flags(args)} <= args.method_flags.keys()
+
+
+def test_knowledge_needs_prototypes() -> None:
+    with pytest.raises(UsageError, match=r"--distiller knowledge: .*simclr has none; use another .*or --method"):
+        args_of("--distiller", "knowledge")
 
 
 def test_a_value_for_both_views_or_one_each() -> None:
-    assert per_view([0.5]) == [0.5, 0.5]
-    assert per_view([0.5, 0.1]) == [0.5, 0.1]
+    assert per_view(args_of(), [0.5]) == [0.5, 0.5]
+    assert per_view(args_of(), [0.5, 0.1]) == [0.5, 0.1]
 
 
 def test_every_view_flag_reaches_its_view() -> None:

@@ -13,16 +13,19 @@ from kaizen.plan import (
     channel_statistics,
     describe,
     image_size,
+    num_replayed,
     open_data,
     probe_batch_size,
     probe_indices,
-    replay_indices,
 )
 from kaizen.task import training_loaders
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
 DISTILL = ("--distiller", "contrastive", "--distiller_classifier", "soft_label")
+
+
+NOTHING = torch.empty(0, dtype=torch.int64)
 
 
 def plan(*flags: str) -> tuple[Args, Data]:
@@ -42,7 +45,7 @@ def test_tasks_of_the_digits() -> None:
 def test_one_task_holds_everything() -> None:
     args, data = plan("--num_tasks", "1", "--replay")
     assert sorted(data.split.classes[0]) == list(range(10))
-    assert len(replay_indices(args, data, 0)) == 0
+    assert num_replayed(args, data, 0) == 0
 
 
 def test_size_and_statistics_come_from_the_data_set_unless_given() -> None:
@@ -59,14 +62,14 @@ def test_replay_keeps_1_percent_unless_told_otherwise() -> None:
     counts = {}
     for flags in ((), ("--replay_proportion", "0.1"), ("--memory_size", "50"), ("--replay_proportion", "1")):
         args, data = plan("--replay", *flags)
-        counts[flags] = len(replay_indices(args, data, 1))
+        counts[flags] = num_replayed(args, data, 1)
     first = data.split.train[0]
     assert counts[()] == 5  # of each class 1 % of 140 to 146
     assert counts["--memory_size", "50"] == 50
     assert counts["--replay_proportion", "1"] == len(first)
     assert 5 * 14 <= counts["--replay_proportion", "0.1"] <= len(first) // 10
     args, data = plan("--replay_proportion", "1")
-    assert len(replay_indices(args, data, 1)) == 0  # --replay was not given
+    assert num_replayed(args, data, 1) == 0  # --replay was not given
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,7 @@ def test_probe_batches() -> None:
 @pytest.mark.parametrize("flags", [("frozen",), ("update",), ("update", "--online_eval_batch_size", "2")])
 def test_probes_never_make_an_epoch_longer(flags: tuple[str, ...]) -> None:
     args, data = plan("--online_evaluation", "--num_tasks", "5", "--online_eval_batchnorm", *flags)
-    loaders = training_loaders(args, data, 4)
+    loaders = training_loaders(args, data, 4, NOTHING)
     assert len(loaders["online"]) <= len(loaders["task"]) == len(data.split.train[4]) // 64
     if flags != ("update",):
         assert len(loaders["online"]) == len(loaders["task"])
@@ -99,10 +102,11 @@ def test_probes_never_make_an_epoch_longer(flags: tuple[str, ...]) -> None:
 
 def test_loaders_of_a_task() -> None:
     args, data = plan("--replay", "--replay_proportion", "0.1", "--replay_batch_size", "16", "--num_tasks", "5")
-    assert set(training_loaders(args, data, 0)) == {"task"}
-    loaders = training_loaders(args, data, 2)
+    assert set(training_loaders(args, data, 0, NOTHING)) == {"task"}
+    replay = data.split.train[0][::10]
+    loaders = training_loaders(args, data, 2, replay)
     assert set(loaders) == {"task", "replay"}
-    for name, allowed in (("task", data.split.train[2]), ("replay", replay_indices(args, data, 2))):
+    for name, allowed in (("task", data.split.train[2]), ("replay", replay)):
         batch = next(iter(loaders[name]))
         assert len(batch[0]) == (64 if name == "task" else 16)
         assert torch.isin(batch[2], allowed).all()
@@ -129,14 +133,14 @@ def test_the_plan_counts_images_and_steps() -> None:
     assert "0.075 (0.3 x 64 / 256)" in lines[2]
     assert "here/run/" in lines[3]
     assert f"{sizes[0]} to train, {len(data.split.test[0])} to test, 0 replayed" in text
-    assert f"{len(replay_indices(args, data, 1))} replayed" in text
+    assert f"{num_replayed(args, data, 1)} replayed" in text
     assert f"3 epochs x {sizes[0] // 64} = {3 * (sizes[0] // 64)}" in text
     assert text.count("distill_features, distill_classifier") == 1  # not in the first task
 
 
 def test_the_plan_counts_the_steps_of_the_longest_loader() -> None:
     args, data = plan("--replay", "--replay_proportion", "1", "--replay_batch_size", "4")
-    loaders = training_loaders(args, data, 1)
+    loaders = training_loaders(args, data, 1, data.split.train[0])
     steps = max(map(len, loaders.values()))
     assert steps == len(loaders["replay"]) > len(loaders["task"])
     assert f"1 epochs x {steps} = {steps}" in "\n".join(describe(args, data, None))

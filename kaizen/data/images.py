@@ -25,20 +25,18 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".ti
 
 
 @dataclass(frozen=True)
-class RandomCrops:
-    """Crops taken while reading: one per (min_scale, max_scale), each `size` pixels wide."""
+class RandomCrop:
+    """A crop of `min_scale` to `max_scale` of the image's area, resized to `size` pixels."""
 
     size: int
-    scales: tuple[tuple[float, float], ...]
+    min_scale: float
+    max_scale: float
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """PIL image -> (V, 3, size, size) uint8."""
-        crops = []
-        for scale in self.scales:
-            box = RandomResizedCrop.get_params(image, scale=list(scale), ratio=[3 / 4, 4 / 3])
-            crop = vision.resized_crop(image, *box, [self.size, self.size], InterpolationMode.BICUBIC)
-            crops.append(_to_tensor(crop))
-        return torch.stack(crops)
+        """PIL image -> (3, size, size) uint8."""
+        scale, ratio = [self.min_scale, self.max_scale], [3 / 4, 4 / 3]
+        box = RandomResizedCrop.get_params(image, scale=scale, ratio=ratio)
+        return _to_tensor(vision.resized_crop(image, *box, [self.size, self.size], InterpolationMode.BICUBIC))
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,12 @@ class CentreCrop:
         return _to_tensor(vision.center_crop(image, [self.size, self.size]))
 
 
+# What is cut out of a large image while it is read: a crop for each view, or the one that is judged.
+Crops = Sequence[RandomCrop] | CentreCrop
+# uint8: whole images (B, 3, H, W), or where each view was cropped while reading, a (B, 3, size, size) for each.
+Images = Tensor | list[Tensor]
+
+
 class ImageSet(Protocol):
     """Images with labels."""
 
@@ -67,8 +71,8 @@ class ImageSet(Protocol):
     def __len__(self) -> int:
         """Number of images."""
 
-    def read(self, indices: Sequence[int], crop: RandomCrops | CentreCrop) -> Tensor:
-        """uint8 (B, 3, H, W), or (B, V, 3, size, size) where crops were taken while reading."""
+    def read(self, indices: Sequence[int], crops: Crops) -> Images:
+        """Whole images from memory, cropped ones from large files."""
 
 
 class MemoryImages:
@@ -85,7 +89,7 @@ class MemoryImages:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def read(self, indices: Sequence[int], crop: RandomCrops | CentreCrop) -> Tensor:
+    def read(self, indices: Sequence[int], crops: Crops) -> Images:
         """uint8 (B, 3, H, W)."""
         return self.images[torch.as_tensor(indices)]
 
@@ -111,11 +115,15 @@ class FolderImages:
     def _pixels(self) -> Tensor | None:
         return _decode_all(self.paths)
 
-    def read(self, indices: Sequence[int], crop: RandomCrops | CentreCrop) -> Tensor:
-        """uint8 (B, 3, H, W) from memory; from files cropped, (B, V, 3, size, size) or (B, 3, size, size)."""
+    def read(self, indices: Sequence[int], crops: Crops) -> Images:
+        """uint8 (B, 3, H, W) from memory; from files a (B, 3, size, size) for each random crop, or the central one."""
         if self._pixels is not None:
             return self._pixels[torch.as_tensor(indices)]
-        return torch.stack([crop(read_image(self.paths[i])) for i in indices])
+        images = (read_image(self.paths[i]) for i in indices)
+        if isinstance(crops, CentreCrop):
+            return torch.stack([crops(image) for image in images])
+        rows = [[crop(image) for crop in crops] for image in images]
+        return [torch.stack(view) for view in zip(*rows, strict=True)]
 
 
 def image_folder(root: Path, flag: str) -> FolderImages:

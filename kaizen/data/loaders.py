@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from kaizen.data.images import CentreCrop, ImageSet, RandomCrops
+from kaizen.data.images import CentreCrop, Crops, Images, ImageSet, RandomCrop
 
-Batch = tuple[Tensor, Tensor, Tensor]  # images, targets, indices into the image set
+Batch = tuple[Images, Tensor, Tensor]  # images, targets (B,), indices (B,) into the image set
 
 
 class BatchDataset(Dataset[Batch]):
     """An image set asked for whole batches, so that images in memory are gathered in one go."""
 
-    def __init__(self, images: ImageSet, indices: Tensor, crop: RandomCrops | CentreCrop) -> None:
+    def __init__(self, images: ImageSet, indices: Tensor, crops: Crops) -> None:
         """indices: int64, the part of the image set that is served."""
-        self.images, self.indices, self.crop = images, indices, crop
+        self.images, self.indices, self.crops = images, indices, crops
 
     def __getitem__(self, positions: list[int]) -> Batch:
         """Images of the given positions in `indices`."""
         chosen = self.indices[positions]
-        return self.images.read(chosen.tolist(), self.crop), self.images.targets[chosen], chosen
+        return self.images.read(chosen.tolist(), self.crops), self.images.targets[chosen], chosen
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -84,14 +84,14 @@ class OrderedBatches(Sampler[list[int]]):
 def training_loader(
     images: ImageSet,
     indices: Tensor,
-    crop: RandomCrops,
+    crops: Sequence[RandomCrop],
     batch_size: int,
     num_workers: int,
     seed: int,
     limit: int | None = None,
 ) -> DataLoader[Batch]:
     """Shuffled full batches of (images, targets, indices), at most `limit` in an epoch."""
-    return _loader(images, indices, crop, ShuffledBatches(len(indices), batch_size, seed, limit), num_workers)
+    return _loader(images, indices, crops, ShuffledBatches(len(indices), batch_size, seed, limit), num_workers)
 
 
 def evaluation_loader(
@@ -104,13 +104,13 @@ def evaluation_loader(
 def _loader(
     images: ImageSet,
     indices: Tensor,
-    crop: RandomCrops | CentreCrop,
+    crops: Crops,
     sampler: Sampler[list[int]],
     num_workers: int,
 ) -> DataLoader[Batch]:
     workers = 0 if images.in_memory else num_workers
     return DataLoader(
-        BatchDataset(images, indices, crop),
+        BatchDataset(images, indices, crops),
         batch_size=None,  # the sampler already speaks in batches
         sampler=sampler,
         num_workers=workers,

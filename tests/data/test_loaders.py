@@ -12,10 +12,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kaizen.args import UsageError
-from kaizen.data.images import MemoryImages, RandomCrops, image_folder
+from kaizen.data.images import MemoryImages, RandomCrop, image_folder
 from kaizen.data.loaders import Batch, OrderedBatches, ShuffledBatches, evaluation_loader, training_loader
 
-CROP = RandomCrops(8, ((0.5, 1.0), (0.5, 1.0)))
+CROPS = [RandomCrop(8, 0.5, 1.0)] * 2
 
 
 def memory(count: int) -> MemoryImages:
@@ -88,7 +88,7 @@ def test_ordered_batches_give_every_image_once(count: int, size: int) -> None:
 def test_images_targets_and_indices_belong_together() -> None:
     part = torch.tensor([9, 3, 5, 7])
     for loader in (
-        training_loader(memory(12), part, CROP, batch_size=2, num_workers=4, seed=0),
+        training_loader(memory(12), part, CROPS, batch_size=2, num_workers=4, seed=0),
         evaluation_loader(memory(12), part, size=8, batch_size=3, num_workers=4),
     ):
         assert loader.num_workers == 0  # images in memory: processes would only cost
@@ -105,17 +105,17 @@ def test_evaluation_is_in_order() -> None:
 
 
 def test_fewer_images_than_a_batch_are_one_batch() -> None:
-    loader = training_loader(memory(12), torch.tensor([9, 3]), CROP, batch_size=32, num_workers=0, seed=0)
+    loader = training_loader(memory(12), torch.tensor([9, 3]), CROPS, batch_size=32, num_workers=0, seed=0)
     assert [sorted(batch) for batch in indices(loader)] == [[3, 9]]
 
 
 def test_loader_processes_read_large_images(tmp_path: Path) -> None:
     data = image_folder(class_folders(tmp_path, [4], sizes=[(100, 100)]) / "train", "--train_dir")
-    loader = training_loader(data, torch.arange(4), CROP, batch_size=2, num_workers=1, seed=0)
+    loader = training_loader(data, torch.arange(4), CROPS, batch_size=2, num_workers=1, seed=0)
     assert loader.num_workers == 1
     batches = list(loader)
-    assert [images.shape for images, _, _ in batches] == [(2, 2, 3, 8, 8)] * 2
-    alone = training_loader(data, torch.arange(4), CROP, batch_size=2, num_workers=0, seed=0)
+    assert [[crop.shape for crop in images] for images, _, _ in batches] == [[(2, 3, 8, 8)] * 2] * 2
+    alone = training_loader(data, torch.arange(4), CROPS, batch_size=2, num_workers=0, seed=0)
     assert [chosen.tolist() for _, _, chosen in batches] == indices(alone)
 
     data.paths[2].write_bytes(b"no image")
@@ -144,7 +144,7 @@ class Watcher(pl.LightningModule):
 def test_in_a_trainer_epochs_differ_and_a_short_loader_is_cycled_in_new_orders() -> None:
     def loaders() -> dict[str, DataLoader[Batch]]:
         parts = {"task": torch.arange(24), "replay": torch.arange(24, 32)}
-        return {name: training_loader(memory(32), part, CROP, 2, 0, seed=4) for name, part in parts.items()}
+        return {name: training_loader(memory(32), part, CROPS, 2, 0, seed=4) for name, part in parts.items()}
 
     def watch() -> dict[int, list[dict[str, list[int]]]]:
         watcher = Watcher()
