@@ -25,6 +25,7 @@ from kaizen.cli import (
     per_view,
     probes_momentum,
 )
+from kaizen.data.datasets import dataset_info
 from kaizen.data.images import RandomCrops
 from kaizen.data.loaders import Batch, evaluation_loader, training_loader
 from kaizen.data.views import EvalTransform, ViewOptions, Views, ViewTransform
@@ -66,9 +67,10 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     take_up(learner, args, experiment, task_idx)
     folder = experiment.task_folder(task_idx)
     trainer = build_trainer(args, folder, experiment.name, task_idx)
-    test = evaluation_loader(
-        data.test, torch.arange(len(data.test)), image_size(args), EVALUATION_BATCH, args.num_workers
-    )
+    test = None
+    if not args.no_labels:
+        everything = torch.arange(len(data.test))
+        test = evaluation_loader(data.test, everything, image_size(args), EVALUATION_BATCH, args.num_workers)
     unjudged = task_idx == 0 or not experiment.accuracy(task_idx - 1).exists()
     before = judge(trainer, learner, data, test, max(0, task_idx - 1)) if unjudged else None
     if before is not None and task_idx > 0:
@@ -156,10 +158,15 @@ def training_loaders(args: Args, data: Data, task_idx: int) -> dict[str, DataLoa
     task, replay = data.split.train[task_idx], replay_indices(args, data, task_idx)
 
     def loader(
-        indices: torch.Tensor, crop: RandomCrops, batch_size: int, stream: int, limit: int | None = None
+        indices: torch.Tensor,
+        crop: RandomCrops,
+        batch_size: int,
+        stream: int,
+        limit: int | None = None,
+        targets: torch.Tensor = data.visible_targets,
     ) -> DataLoader[Batch]:
         seed = args.seed * 31 + task_idx * 7 + stream
-        return training_loader(data.train, indices, crop, batch_size, args.num_workers, seed, limit)
+        return training_loader(data.train, indices, crop, batch_size, args.num_workers, seed, limit, targets)
 
     loaders = {"task": loader(task, crops, args.batch_size, 0)}
     if len(replay):
@@ -168,7 +175,8 @@ def training_loaders(args: Args, data: Data, task_idx: int) -> dict[str, DataLoa
         probe = probe_indices(args, data, task_idx)
         one_crop = RandomCrops(image_size(args), ((0.08, 1.0),))
         steps = max(map(len, loaders.values()))  # probes follow; they never make an epoch longer
-        loaders["online"] = loader(probe, one_crop, probe_batch_size(args, len(probe), steps), 2, limit=steps)
+        probe_batch = probe_batch_size(args, len(probe), steps)
+        loaders["online"] = loader(probe, one_crop, probe_batch, 2, limit=steps, targets=data.train.targets)
     return loaders
 
 
@@ -193,10 +201,12 @@ def build_trainer(args: Args, folder: Path, name: str, task_idx: int) -> pl.Trai
 
 
 def judge(
-    trainer: pl.Trainer, learner: ContinualLearner, data: Data, test: DataLoader[Batch], task_idx: int
+    trainer: pl.Trainer, learner: ContinualLearner, data: Data, test: DataLoader[Batch] | None, task_idx: int
 ) -> dict[str, list[float]]:
-    """Accuracy in 0-1 of every head on every task's test images."""
+    """Accuracy in 0-1 of every head on every task's test images; no head where there are none."""
     args = learner.args
+    if test is None:
+        return {}
     trainer.validate(learner, test, verbose=False)
     accuracy = learner.accuracy_by_task()
     if not args.disable_knn_eval:
@@ -232,6 +242,11 @@ def notices(args: Args) -> list[str]:
         lines.append(
             "--online_eval_batchnorm update: probe images, also those of past tasks, enter the encoder's BatchNorm "
             "statistics, as published; `frozen` keeps them out"
+        )
+    if args.split_strategy == "class" and dataset_info(args.dataset).unlabelled:
+        lines.append(
+            f"--split_strategy class: the unlabelled images of {args.dataset} belong to no class and are shared out "
+            "equally at random over the tasks"
         )
     return lines
 

@@ -36,7 +36,7 @@ def select_replay(
 ) -> Tensor:
     """Indices of the images of tasks 0..task_idx-1 that task `task_idx` replays.
 
-    From each class of each past task (data split: from each past task) int(proportion x size) images
+    From each class of each past task or domain (data split: from each past task) int(proportion x size) images
     are kept, and no more than an equal share of `memory_size`.
 
     Args:
@@ -67,4 +67,6 @@ def _groups(split: TaskSplit, targets: Tensor, task: int) -> list[Tensor]:
     indices = split.train[task]
     if split.strategy == "data":
         return [indices]
-    return [indices[targets[indices] == c] for c in split.classes[task]]
+    groups = [indices[targets[indices] == c] for c in split.classes[task]]
+    # A domain need not show every class.
+    return [group for group in groups if len(group)] if split.strategy == "domain" else groups
