@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as vision
 
-from kaizen.args import UsageError
+from kaizen.args import DataMissing, UsageError
 
 # Beyond this side an image is read anew for each batch by a loader process instead of being kept in memory.
 LARGEST_KEPT = 96
@@ -140,10 +140,11 @@ def image_folder(root: Path, flag: str) -> FolderImages:
     """A folder of class folders, sorted by name.
 
     Raises:
-        UsageError: the folder is missing, or has no class folder with images.
+        DataMissing: the folder is missing.
+        UsageError: it has no class folder with images.
     """
     if not root.is_dir():
-        raise UsageError(f"{flag} {root}: no such folder; it must hold one folder per class")
+        raise DataMissing(f"{flag} {root}: no such folder; it must hold one folder per class")
     classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     files = [sorted(f for f in c.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES) for c in classes]
     if not classes or not any(files):
@@ -162,11 +163,14 @@ def unlabelled_folder(root: Path, flag: str) -> FolderImages:
     """All images below a folder at any depth, sorted by path, with the label -1.
 
     Raises:
-        UsageError: the folder is missing, or holds no image.
+        DataMissing: the folder is missing.
+        UsageError: it holds no image.
     """
+    if not root.is_dir():
+        raise DataMissing(f"{flag} {root}: no such folder; it must hold the images, at any depth")
     paths = sorted(file for file in root.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise UsageError(f"{flag} {root}: no such folder, or no .jpg or .png image in it; name the one with the images")
+        raise UsageError(f"{flag} {root}: holds no .jpg or .png image; name the folder with the images")
     return FolderImages(paths, torch.full((len(paths),), -1), [])
 
 

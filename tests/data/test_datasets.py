@@ -16,6 +16,7 @@ from torchvision import datasets as vision
 from kaizen.args import DataMissing, UsageError
 from kaizen.data.datasets import DATASETS, dataset_info
 from kaizen.data.images import CentreCrop, FolderImages, MemoryImages
+from kaizen.plan import open_data, probe_indices
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -107,6 +108,9 @@ def test_a_damaged_cifar_is_never_unpickled(tmp_path: Path) -> None:
 # STL-10, Fashion-MNIST and SVHN in their true formats.
 
 
+STL10_LABELS = [1, 10, 3, 2, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5]
+
+
 @pytest.fixture
 def stl10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
     """The binary files: column after column of each channel, labels from 1. Returns the images (N, 3, 96, 96)."""
@@ -114,8 +118,8 @@ def stl10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarr
     root = tmp_path / "stl10_binary"
     root.mkdir()
     made = {}
-    for number, (split, labels) in enumerate((("train", [1, 10, 3]), ("test", [2, 9]), ("unlabeled", None))):
-        count = 4 if labels is None else len(labels)
+    for number, (split, labels) in enumerate((("train", STL10_LABELS), ("test", range(1, 11)), ("unlabeled", None))):
+        count = 9 if labels is None else len(labels)
         made[split] = np.random.default_rng(number).integers(0, 256, (count, 3, 96, 96), dtype=np.uint8)
         (root / f"{split}_X.bin").write_bytes(made[split].transpose(0, 1, 3, 2).tobytes())
         if labels is not None:
@@ -129,9 +133,25 @@ def test_stl10_in_its_true_format(tmp_path: Path, stl10: dict[str, np.ndarray]) 
     assert isinstance(train, MemoryImages) and isinstance(test, MemoryImages)
     assert np.array_equal(train.images.numpy(), np.concatenate([stl10["train"], stl10["unlabeled"]]))
     assert np.array_equal(test.images.numpy(), stl10["test"])
-    assert train.targets.tolist() == [0, 9, 2, -1, -1, -1, -1] and test.targets.tolist() == [1, 8]
+    assert train.targets.tolist() == [*(label - 1 for label in STL10_LABELS), *([-1] * 9)]
+    assert test.targets.tolist() == list(range(10))
     assert train.targets.dtype == test.targets.dtype == torch.int64 and train.images.is_contiguous()
     assert train.class_names == test.class_names == ["airplane", *"bcdefghij"]
+
+
+def test_unlabelled_images_of_stl10_are_trained_on_and_judge_nothing(
+    tmp_path: Path, stl10: dict[str, np.ndarray]
+) -> None:
+    flags = ["--data_dir", str(tmp_path), "--batch_size", "4", "--semi_supervised", "0.5"]
+    for strategy, unlabelled in (("class", [5, 4]), ("data", None)):
+        args = args_of(*flags, "--split_strategy", strategy, dataset="stl10")
+        data = open_data(args)
+        assert sum(map(len, data.split.train)) == 24
+        if unlabelled is not None:
+            assert [int((data.train.targets[part] == -1).sum()) for part in data.split.train] == unlabelled
+        probed = probe_indices(args, data, 1)  # and so for k nearest neighbours
+        assert (data.train.targets[probed] >= 0).all() and len(probed) == 15
+        assert bool((data.visible_targets[15:] == -1).all()) and 10 <= int((data.visible_targets >= 0).sum()) < 15
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -295,10 +315,11 @@ def test_images_without_labels_at_any_depth(tmp_path: Path) -> None:
         args_of("--data_dir", str(tmp_path), "--train_dir", ".", *NO_LABELS, dataset="custom")
     )
     assert len(everything) == 13
-    with pytest.raises(UsageError, match=r"--train_dir .*/none: no such folder, or no .jpg or .png image in it"):
-        DATASETS["custom"].open(
-            args_of("--data_dir", str(tmp_path), "--train_dir", "none", *NO_LABELS, dataset="custom")
-        )
+    (tmp_path / "empty").mkdir()
+    for folder, problem in (("none", "no such folder"), ("empty", "holds no .jpg or .png image")):
+        flags = ["--data_dir", str(tmp_path), "--train_dir", folder, *NO_LABELS]
+        with pytest.raises(UsageError, match=f"--train_dir .*/{folder}: {problem}"):
+            DATASETS["custom"].open(args_of(*flags, dataset="custom"))
 
 
 # DomainNet.
