@@ -121,7 +121,8 @@ def chain(experiment: Experiment, first: int, num_tasks: int) -> int:
     if not any((experiment.folder / "plots").glob("accuracy_*.png")):
         draw_plots(results, experiment.folder)
     show(results)
-    print(f"results in {experiment.folder}/results.json, results.csv and plots/")
+    more = "plots/" if results["heads"] else "task*/final.ckpt"
+    print(f"results in {experiment.folder}/results.json, results.csv and {more}")
     return 0
 
 

@@ -129,16 +129,26 @@ class Args:
 
     dataset: str = flag("", "name of the data set", DATA)
     data_dir: str = flag("datasets", "folder of the data", DATA, free=True)
-    train_dir: str | None = flag(None, "custom: folder of the training images below --data_dir", DATA)
-    val_dir: str | None = flag(None, "custom: folder of the test images below --data_dir", DATA)
+    train_dir: str | None = flag(None, "image folders: training images below --data_dir [train]", DATA)
+    val_dir: str | None = flag(None, "image folders: test images below --data_dir [val]", DATA)
+    domain: str | None = flag(None, "domainnet: use the images of this domain alone", DATA)
+    no_labels: bool = flag(False, "custom: training images without class folders, and no test images", DATA)
+    semi_supervised: float | None = flag(
+        None, "fraction of the labels of each class that training sees; judging uses all", DATA,
+        bounds=Range(0, 1, open_low=True),
+    )  # fmt: skip
     size: list[int] | None = flag(None, "side of the images the encoder sees, in pixels", DATA, bounds=Range(4))
     mean: list[float] | None = flag(None, "custom: channel means in 0-1", DATA, bounds=FRACTION)
     std: list[float] | None = flag(None, "custom: channel standard deviations in 0-1", DATA, bounds=POSITIVE)
     batch_size: int = flag(128, "task images per step", DATA, bounds=BATCH)
     num_workers: int = flag(4, "loader processes, for images decoded on the fly", DATA, bounds=NOT_NEGATIVE, free=True)
 
-    split_strategy: str = flag("class", "how the data become tasks", TASKS, choices=("class", "data"))
-    num_tasks: int = flag(2, "number of tasks", TASKS, bounds=COUNT)
+    split_strategy: str = flag("class", "how the data become tasks", TASKS, choices=("class", "data", "domain"))
+    num_tasks: int = flag(2, "number of tasks; a domain split has one per domain if not given", TASKS, bounds=COUNT)
+    classes_per_task: list[int] | None = flag(None, "class split: classes of each task", TASKS, bounds=COUNT)
+    class_order: list[str] | None = flag(
+        None, "class split: all classes, by number or name, instead of a random order", TASKS
+    )
     task_idx: int = flag(0, "task to start from", TASKS, bounds=NOT_NEGATIVE, free=True)
     split_seed: int = flag(5, "seed of the class order or the data split", TASKS, bounds=SEED)
     replay: bool = flag(False, "mix stored images of past tasks into every batch", TASKS)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from kaizen.args import Args, Flag, NotReady, UsageError, check_value, core_flags, nearest, parse
+from kaizen.data.checks import check_data, task_count
 from kaizen.data.datasets import dataset_info
 from kaizen.distillers import (
     CLASSIFIER,
@@ -40,6 +41,7 @@ def read_args(argv: list[str]) -> Args:
     args.method_flags = {**_defaults(own_flags(args)), **args.method_flags}
     for item in own_flags(args):
         check_value(item, args.method_flags[item.name])
+    args.num_tasks = task_count(args)
     check(args)
     return args
 
@@ -107,7 +109,6 @@ def check(args: Args) -> None:
     Raises:
         UsageError: the first one found.
     """
-    info = dataset_info(args.dataset)
     if args.encoder not in ENCODERS:
         raise UsageError(
             f"--encoder {args.encoder}: choose from {', '.join(ENCODERS)}{nearest(args.encoder, ENCODERS)}"
@@ -116,24 +117,13 @@ def check(args: Args) -> None:
         raise UsageError(
             f"--task_idx {args.task_idx}: out of range; the {args.num_tasks} tasks are 0 to {args.num_tasks - 1}"
         )
-    if info.num_classes is not None:
-        check_classes(args, info.num_classes)
+    check_data(args)
     _check_networks(args)
     _check_views(args)
     _check_optimisation(args)
     gpu_indices(args)
     if not args.save_checkpoint:
         raise UsageError("--save_checkpoint False: the next task starts from the checkpoint; leave this flag out")
-
-
-def check_classes(args: Args, num_classes: int) -> None:
-    """Raises UsageError where the classes cannot be shared out equally."""
-    if args.split_strategy == "class" and num_classes % args.num_tasks:
-        fits = [n for n in range(1, num_classes + 1) if num_classes % n == 0]
-        raise UsageError(
-            f"--num_tasks {args.num_tasks}: does not divide the {num_classes} classes of {args.dataset}; "
-            f"use one of {', '.join(map(str, fits))}"
-        )
 
 
 def _check_networks(args: Args) -> None:
@@ -148,7 +138,7 @@ def _check_networks(args: Args) -> None:
         raise UsageError(
             f"--distiller_classifier {args.distiller_classifier}: needs a classifier; use --classifier_training True"
         )
-    if not (args.classifier_training or args.online_evaluation or not args.disable_knn_eval):
+    if not (args.classifier_training or args.online_evaluation or not args.disable_knn_eval or args.no_labels):
         raise UsageError(
             "--classifier_training False: nothing is left to evaluate; use --online_evaluation True "
             "or leave out --disable_knn_eval"

@@ -30,6 +30,7 @@ from kaizen.cli import (
     small_crop_size,
     uses_cuda,
 )
+from kaizen.data.datasets import dataset_info
 from kaizen.data.images import RandomCrop
 from kaizen.data.loaders import Batch, evaluation_loader, training_loader
 from kaizen.data.views import EvalTransform, ViewOptions, Views, ViewTransform
@@ -69,9 +70,10 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     take_up(learner, args, experiment, task_idx)
     folder = experiment.task_folder(task_idx)
     trainer = build_trainer(args, folder, experiment.name, task_idx)
-    test = evaluation_loader(
-        data.test, torch.arange(len(data.test)), image_size(args), EVALUATION_BATCH, args.num_workers
-    )
+    test = None
+    if not args.no_labels:
+        everything = torch.arange(len(data.test))
+        test = evaluation_loader(data.test, everything, image_size(args), EVALUATION_BATCH, args.num_workers)
     unjudged = task_idx == 0 or not experiment.done(task_idx - 1)
     before = judge(trainer, learner, data, test, max(0, task_idx - 1)) if unjudged else None
     if before is not None and task_idx > 0:
@@ -83,7 +85,7 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     trainer.fit(learner, training_loaders(args, data, task_idx, replay), test)
     seconds = time.monotonic() - started
     accuracy = judge(trainer, learner, data, test, task_idx)
-    if args.auto_umap:
+    if args.auto_umap and test is not None:
         draw_embedding(learner, data, test, experiment.folder, task_idx)
     save_task(learner, experiment.checkpoint(task_idx), task_idx, experiment.flags)
     experiment.finish_task(task_idx, accuracy, before if task_idx == 0 else None, round(seconds, 1))
@@ -174,10 +176,15 @@ def training_loaders(args: Args, data: Data, task_idx: int, replay: torch.Tensor
     crops = [RandomCrop(view.size, view.min_scale, view.max_scale) for view in view_options(args)]
 
     def loader(
-        indices: torch.Tensor, crops: list[RandomCrop], batch_size: int, stream: int, limit: int | None = None
+        indices: torch.Tensor,
+        crops: list[RandomCrop],
+        batch_size: int,
+        stream: int,
+        limit: int | None = None,
+        targets: torch.Tensor = data.visible_targets,
     ) -> DataLoader[Batch]:
         seed = args.seed * 31 + task_idx * 7 + stream
-        return training_loader(data.train, indices, crops, batch_size, args.num_workers, seed, limit)
+        return training_loader(data.train, indices, crops, batch_size, args.num_workers, seed, limit, targets)
 
     loaders = {"task": loader(data.split.train[task_idx], crops, args.batch_size, 0)}
     if len(replay):
@@ -186,7 +193,8 @@ def training_loaders(args: Args, data: Data, task_idx: int, replay: torch.Tensor
         probe = probe_indices(args, data, task_idx)
         one_crop = [RandomCrop(image_size(args), 0.08, 1.0)]
         steps = max(map(len, loaders.values()))  # probes follow; they never make an epoch longer
-        loaders["online"] = loader(probe, one_crop, probe_batch_size(args, len(probe), steps), 2, limit=steps)
+        probe_batch = probe_batch_size(args, len(probe), steps)
+        loaders["online"] = loader(probe, one_crop, probe_batch, 2, limit=steps, targets=data.train.targets)
     return loaders
 
 
@@ -211,10 +219,12 @@ def build_trainer(args: Args, folder: Path, name: str, task_idx: int) -> pl.Trai
 
 
 def judge(
-    trainer: pl.Trainer, learner: ContinualLearner, data: Data, test: DataLoader[Batch], task_idx: int
+    trainer: pl.Trainer, learner: ContinualLearner, data: Data, test: DataLoader[Batch] | None, task_idx: int
 ) -> dict[str, list[float]]:
-    """Accuracy in 0-1 of every head on every task's test images."""
+    """Accuracy in 0-1 of every head on every task's test images; no head where there are none."""
     args = learner.args
+    if test is None:
+        return {}
     trainer.validate(learner, test, verbose=False)
     learner.to(trainer.strategy.root_device)  # Lightning has put it back on the CPU
     accuracy = learner.accuracy_by_task()
@@ -258,6 +268,11 @@ def notices(args: Args) -> list[str]:
         )
     if args.auto_umap and method_at_hand() != "UMAP":
         lines.append("--auto_umap: umap-learn is not installed, drawing t-SNE; pip install umap-learn for UMAP")
+    if args.split_strategy == "class" and dataset_info(args.dataset).unlabelled:
+        lines.append(
+            f"--split_strategy class: the unlabelled images of {args.dataset} belong to no class and are shared out "
+            "equally at random over the tasks"
+        )
     return lines
 
 

@@ -111,6 +111,30 @@ def class_folders(
     return root
 
 
+def domain_lists(root: Path, domains: Sequence[str], counts: Sequence[int] = (8, 8)) -> Path:
+    """A small DomainNet, `root`/<domain>_{train,test}.txt and <domain>/thing<class>/<number>.png.
+
+    Args:
+        root: made if need be.
+        domains: each gets images of its own brightness.
+        counts: training images of each class in each domain; there are 2 test images of each.
+    """
+    noise = np.random.default_rng(0)
+    for place, domain in enumerate(domains):
+        lines: dict[str, list[str]] = {"train": [], "test": []}
+        for label, count in enumerate(counts):
+            folder = root / domain / f"thing{label}"
+            folder.mkdir(parents=True)
+            for i in range(count + 2):
+                levels = noise.integers(0, 60, (8, 8, 3)) + 40 * place
+                Image.fromarray(levels.astype(np.uint8)).save(folder / f"{i:02d}.png")
+                line = f"{domain}/thing{label}/{i:02d}.png {label}\n"
+                lines["train" if i < count else "test"].append(line)
+        for split, rows in lines.items():
+            (root / f"{domain}_{split}.txt").write_text("".join(rows))
+    return root
+
+
 def run_experiment(argv: Sequence[str], folder: Path) -> Experiment:
     """All tasks of an experiment, one after the other in this process."""
     args = read_args(list(argv))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import PAIRS, args_of, class_folders, command_line, run_experiment
+from helpers import PAIRS, args_of, class_folders, command_line, domain_lists, run_experiment
 
 import main_continual
 from kaizen.args import UsageError, core_flags
@@ -187,6 +187,29 @@ def test_classes_that_do_not_divide(place: Path, capsys: pytest.CaptureFixture[s
     assert "--num_tasks 3: does not divide the 4 classes" in refusal(capsys, *custom(data, "--num_tasks", "3"))
     one = class_folders(place / "one", [8])
     assert "use one of 1" in refusal(capsys, *custom(one))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--split_strategy domain", ["--split_strategy domain", "custom has no domains", "class or data"]),
+        ("--classes_per_task 1 2", ["--classes_per_task 1 2", "sum to 3", "4 classes"]),
+        ("--class_order class0 class1 class2 clas3", ["--class_order clas3", "did you mean class3?"]),
+        ("--class_order 0 1 2", ["--class_order", "lacks 1 of the 4 classes", "class3"]),
+        ("--no_labels", ["--no_labels", "--split_strategy data"]),
+    ],
+)
+def test_a_split_that_cannot_be(place: Path, capsys: pytest.CaptureFixture[str], flags: str, words: list[str]) -> None:
+    message = refusal(capsys, *custom(class_folders(place / "data"), *flags.split()))
+    assert all(word in message for word in words), message
+
+
+def test_a_list_that_leads_out_of_the_data_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = domain_lists(place / "data", ["real"])
+    (data / "real_test.txt").write_text("../secret.png 0\n")
+    flags = ["--data_dir", str(data), "--split_strategy", "domain", "--domain", "real"]
+    message = refusal(capsys, *command_line(*flags, dataset="domainnet"))
+    assert f"{data}/real_test.txt:1: ../secret.png leads out of --data_dir" in message
 
 
 def test_a_batch_beyond_the_smallest_task(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

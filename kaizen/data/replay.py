@@ -35,11 +35,13 @@ RANKINGS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 
 
 def groups_of(split: TaskSplit, targets: Tensor, task: int) -> list[Tensor]:
-    """The images of a task, class by class; in a data split all together."""
+    """The labelled images of a task, class by class; in a data split all images together."""
     indices = split.train[task]
     if split.strategy == "data":
         return [indices]
-    return [indices[targets[indices] == c] for c in split.classes[task]]
+    groups = [indices[targets[indices] == c] for c in split.classes[task]]
+    # A domain need not show every class.
+    return [group for group in groups if len(group)] if split.strategy == "domain" else groups
 
 
 def replay_counts(

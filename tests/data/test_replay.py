@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kaizen.data.replay import RANKINGS, flatten, herd, replay_counts, select_replay
-from kaizen.data.tasks import TaskSplit, make_split
+from kaizen.data.tasks import TaskSplit, make_split, split_domains
 
 TARGETS = torch.tensor([0] * 10 + [1] * 20 + [2] * 30 + [3] * 40)
 
@@ -133,3 +133,20 @@ def test_herding_keeps_the_mean_of_the_first_k_close_to_the_mean_of_all() -> Non
     random = torch.randperm(40, generator=torch.Generator().manual_seed(1))
     assert all(gap(order[:k]) < 0.7 * gap(random[:k]) for k in (2, 5, 10, 20))
     assert torch.equal(herd(feats, 5), order[:5]) and len(herd(feats, 0)) == 0
+
+
+def test_a_domain_split_keeps_a_part_of_each_class_within_each_past_domain() -> None:
+    domains = torch.arange(100) % 2
+    domains[:10] = 0  # the first class is in one domain alone
+    split = split_domains(domains, domains, num_classes=4, num_tasks=2)
+    chosen = replay(split, TARGETS, 1, proportion=0.2)
+    assert (domains[chosen] == 0).all() and counts(chosen) == [2, 2, 3, 4]
+    assert counts(replay(split_domains(1 - domains, domains, 4, 2), TARGETS, 1, memory_size=9)) == [0, 3, 3, 3]
+
+
+def test_unlabelled_images_are_replayed_where_classes_do_not_count() -> None:
+    targets = TARGETS.clone()
+    targets[::2] = -1
+    by_class, at_random = (make_split(kind, targets, TARGETS, 4, 2, seed=0) for kind in ("class", "data"))
+    assert (targets[replay(by_class, targets, 1)] >= 0).all()
+    assert (targets[replay(at_random, targets, 1)] == -1).any()
