@@ -119,6 +119,7 @@ def check(args: Args) -> None:
     _check_networks(args)
     _check_views(args)
     _check_optimisation(args)
+    METHODS[args.method].check_flags(args.method_flags, args.batch_size)
     gpu_index(args)
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from kaizen.args import Args
 from kaizen.data.images import Images
@@ -160,8 +161,8 @@ class ContinualLearner(pl.LightningModule):
         """Tell the method how far the task is."""
         self.method.start_epoch(self.trainer.current_epoch)
 
-    def on_after_backward(self) -> None:
-        """Let the method leave out gradients."""
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Let the method change gradients; at this point they are free of the factor that fp16 needs."""
         self.method.after_backward()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:

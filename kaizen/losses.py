@@ -65,6 +65,26 @@ def relational(query: Tensor, key: Tensor, queue: Tensor, temperature_q: float, 
     return F.cross_entropy(query @ queue.T / temperature_q, target)
 
 
+def crop_contrastive(z: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """InfoNCE of each positive of a row against the row's negatives alone, averaged over its positives.
+
+    Unlike `supervised_contrastive`, the other positives of a row stay out of the denominator.
+
+    Args:
+        z: (N, D); normalised here.
+        positives: (N, N) bool, what each row attracts; the diagonal is left out, and so are rows without any.
+        negatives: (N, N) bool, what each row repels; the diagonal should be False.
+        temperature: of the softmax.
+    """
+    z = F.normalize(z, dim=1)
+    logits = (z @ z.T).float() / temperature
+    repelled = logits.masked_fill(~negatives, float("-inf")).logsumexp(dim=1, keepdim=True)
+    positives = positives & ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+    count = positives.sum(dim=1)
+    loss = F.softplus(repelled - logits).masked_fill(~positives, 0.0).sum(dim=1) / count.clamp(min=1)
+    return loss.sum() / (count > 0).sum().clamp(min=1)
+
+
 def supervised_contrastive(z: Tensor, positives: Tensor, temperature: float) -> Tensor:
     """InfoNCE with several positives per row (SupCon, Khosla et al., 2020, eq. 2).
 

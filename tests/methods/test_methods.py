@@ -6,32 +6,19 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import small_heads, tiny_encoder
-from torch import Tensor
+from helpers import method_of as build
+from helpers import small_heads
+from helpers import views_of as views
 
 from kaizen.args import UsageError
-from kaizen.methods import METHODS, Output, SSLMethod, build_method, method_flags, method_named
+from kaizen.methods import METHODS, Output, method_flags, method_named
 from kaizen.methods.base import enqueue
 from kaizen.methods.mocov2plus import MoCoV2Plus
-
-SMALL = {"proj_hidden_dim": 8, "output_dim": 6, "pred_hidden_dim": 8, "queue_size": 16}
-
-
-def build(name: str, **flags: object) -> SSLMethod:
-    torch.manual_seed(0)
-    encoder, dim = tiny_encoder(8, 0, 1.0)
-    return build_method(name, encoder, dim, {**SMALL, **flags})
-
 
 def moco(**flags: object) -> MoCoV2Plus:
     method = build("mocov2plus", **flags)
     assert isinstance(method, MoCoV2Plus)
     return method
-
-
-def views(count: int = 8, seed: int = 1) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(count, 3, 8, 8, generator=generator) for _ in range(2)]
 
 
 UNLABELLED = torch.full((8,), -1)

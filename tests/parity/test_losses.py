@@ -9,7 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kaizen.losses import contrastive_distillation, queue_contrastive, relational, supervised_contrastive
+from kaizen.losses import (
+    contrastive_distillation,
+    crop_contrastive,
+    queue_contrastive,
+    relational,
+    supervised_contrastive,
+)
 from kaizen.methods import Output, build_method
 
 from .golden import arrays, assert_close, assert_gradients_close, below, cases, gradients_of, leaves, records, require
@@ -55,6 +61,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "covariance_loss": only(cov_loss_weight=1.0),
     "invariance_loss": only(sim_loss_weight=1.0),
     "moco_loss_func": queue_contrastive,
+    "manual_simclr_loss_func with neg_mask, pos_mask": lambda z, pos_mask, neg_mask, temperature: crop_contrastive(
+        z, pos_mask, neg_mask, temperature
+    ),
     "simclr_distill_loss_func": towards_teacher,
     "nnclr_loss_func": lambda nn, p, temperature: contrastive_distillation(nn, p, temperature),
     "ressl_loss_func": lambda q, k, queue: relational(q, k, queue, 0.1, 0.04),
