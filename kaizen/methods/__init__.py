@@ -15,6 +15,7 @@ from kaizen.methods.nnclr import NNCLR
 from kaizen.methods.ressl import ReSSL
 from kaizen.methods.simclr import SimCLR
 from kaizen.methods.simsiam import SimSiam
+from kaizen.methods.swav import SwAV
 from kaizen.methods.vicreg import VICReg
 
 __all__ = ["METHODS", "Output", "SSLMethod", "build_method", "method_flags", "method_named"]
@@ -27,6 +28,7 @@ METHODS: dict[str, type[SSLMethod]] = {
     "ressl": ReSSL,
     "simclr": SimCLR,
     "simsiam": SimSiam,
+    "swav": SwAV,
     "vicreg": VICReg,
 }
 

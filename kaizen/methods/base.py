@@ -16,6 +16,7 @@ from kaizen.models.momentum import MomentumNetwork
 ProjHidden = Annotated[int, "hidden width of the projector", COUNT]
 OutputDim = Annotated[int, "width of the projections", COUNT]
 PredHidden = Annotated[int, "hidden width of the predictor", COUNT]
+Prototypes = Annotated[int, "number of prototypes", COUNT]
 Temperature = Annotated[float, "temperature of the contrastive softmax", POSITIVE]
 BaseTau = Annotated[float, "share of old weights the momentum network keeps at the first step", FRACTION]
 FinalTau = Annotated[float, "the same at the last step", FRACTION]

@@ -15,6 +15,7 @@ from kaizen.methods import METHODS, Output, method_flags, method_named
 from kaizen.methods.base import enqueue
 from kaizen.methods.mocov2plus import MoCoV2Plus
 
+
 def moco(**flags: object) -> MoCoV2Plus:
     method = build("mocov2plus", **flags)
     assert isinstance(method, MoCoV2Plus)

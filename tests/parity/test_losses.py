@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from lightly.loss.swav_loss import sinkhorn
 from torch import Tensor, nn
 
 from kaizen.losses import (
@@ -21,6 +23,8 @@ from kaizen.methods import Output, build_method
 from .golden import arrays, assert_close, assert_gradients_close, below, cases, gradients_of, leaves, records, require
 
 VALUES, RECORDS = arrays("losses.npz"), records("losses.json")
+CASES = {*RECORDS, *(name.split("/")[0] for name in VALUES)}
+NUMBER = r"([\d.]+)"
 
 
 def loss_of(method: str, out: Output, **flags: Any) -> Tensor:
@@ -75,6 +79,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
+OWN_TESTS = ("swav",)
+
+
 def function_of(case: str) -> str:
     """The recorded function of a case, with its masks: those make it another one (supervised SimCLR)."""
     name = RECORDS[case]["func"].split("(")[0] if case in RECORDS else case.split("_")[0]
@@ -82,7 +89,19 @@ def function_of(case: str) -> str:
     return f"{name} with {', '.join(masks)}" if masks else name
 
 
-@pytest.mark.parametrize("case", cases("losses.npz", [*RECORDS, *(name.split("/")[0] for name in VALUES)]))
+def among(prefix: str) -> Any:
+    """The cases whose name begins so, as test parameters."""
+    return cases("losses.npz", [case for case in CASES if case.startswith(prefix)])
+
+
+def numbers(case: str, pattern: str) -> list[float]:
+    """The arguments that are recorded in words."""
+    found = re.search(pattern, RECORDS[case]["func"])
+    assert found, RECORDS[case]["func"]
+    return [float(number) for number in found.groups()]
+
+
+@pytest.mark.parametrize("case", cases("losses.npz", [case for case in CASES if not case.startswith(OWN_TESTS)]))
 def test_loss(case: str) -> None:
     require("losses.npz", "losses.json")
     function = function_of(case)
@@ -92,6 +111,29 @@ def test_loss(case: str) -> None:
     inputs = leaves(below(VALUES, case, "in"), gradients)
 
     loss = LOSSES[function](**inputs, **RECORDS[case]["kwargs"])
+    loss.backward()
+
+    assert_close(loss, RECORDS[case]["loss"], "loss")
+    assert_gradients_close(gradients_of(inputs), gradients)
+
+
+@pytest.mark.parametrize("case", among("swav"))
+def test_swav(case: str) -> None:
+    """The assignments were made of scaled scores: of the scores themselves they are those of a larger epsilon."""
+    require("losses.npz", "losses.json")
+    temperature, iterations, epsilon, scale = numbers(
+        case, rf"{NUMBER}\); assign_i = SinkhornKnopp\({NUMBER},{NUMBER}\)\(p_i\*{NUMBER}\)"
+    )
+    gradients = below(VALUES, case, "grad")
+    recorded = below(VALUES, case, "in")
+    views = range(sum(name.startswith("p") for name in recorded))
+    inputs = leaves({f"p{i}": recorded[f"p{i}"] for i in views}, gradients)
+    for i in views:
+        assignments = sinkhorn(inputs[f"p{i}"] * scale, int(iterations), epsilon)
+        assert_close(assignments, recorded[f"assign{i}"], f"assignments of p{i}")
+
+    flags = {"temperature": temperature, "sk_iters": int(iterations), "sk_epsilon": epsilon / scale}
+    loss = loss_of("swav", Output([], [], p=list(inputs.values()), full=len(views)), queue_size=0, **flags)
     loss.backward()
 
     assert_close(loss, RECORDS[case]["loss"], "loss")
