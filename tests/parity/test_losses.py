@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightly.loss.swav_loss import sinkhorn
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from kaizen.losses import (
     contrastive_distillation,
@@ -79,7 +80,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-OWN_TESTS = ("swav",)
+OWN_TESTS = ("swav", "dino")
 
 
 def function_of(case: str) -> str:
@@ -138,3 +139,35 @@ def test_swav(case: str) -> None:
 
     assert_close(loss, RECORDS[case]["loss"], "loss")
     assert_gradients_close(gradients_of(inputs), gradients)
+
+
+@pytest.mark.parametrize("case", [name for name in among("dino") if "_call" not in str(name)])
+def test_dino(case: str) -> None:
+    """One loss object for all calls, whose centre goes on from one to the next."""
+    require("losses.npz", "losses.json")
+    calls = [name for name in sorted(RECORDS) if name.startswith(f"{case}_call")]
+    dim, warmup, final, warmup_epochs, _, student = numbers(
+        calls[0], rf"DINOLoss\({','.join([NUMBER] * 5)},student_temp={NUMBER},"
+    )
+    flags = {"warmup_teacher_temperature": warmup, "warmup_teacher_temperature_epochs": int(warmup_epochs)}
+    flags |= {"teacher_temperature": final, "student_temperature": student, "num_prototypes": int(dim)}
+    method = build_method("dino", nn.Identity(), 4, {"proj_hidden_dim": 2, "output_dim": 2, **flags})
+    for call in calls:
+        gradients = below(VALUES, call, "grad")
+        inputs = leaves(below(VALUES, call, "in"), gradients)
+        epoch, crops = numbers(call, rf"epoch={NUMBER};")[0], numbers(call, rf"num_crops={NUMBER}\)")[0]
+        method.start_epoch(int(epoch))
+        scores, keys = inputs["student_output"].chunk(int(crops)), inputs["teacher_output"].chunk(2)
+        loss = method.loss(Output([], [], p=list(scores), keys=list(keys)), torch.empty(0))
+        loss.backward()
+        assert_close(loss, RECORDS[call]["loss"], f"loss of {call}")
+        assert_gradients_close(gradients_of(inputs), gradients)
+        assert_close(method.state_dict()["criterion.center"].flatten(0, 1), VALUES[f"{call}/center_after"], "centre")
+    scores = torch.randn(2, 3, int(dim))
+    for epoch, temperature in enumerate(VALUES[f"{case}/temps"]):
+        method.load_state_dict(method.state_dict() | {"criterion.center": torch.zeros(1, 1, int(dim))})
+        method.start_epoch(epoch)
+        loss = method.loss(Output([], [], p=[*scores], keys=[*scores]), torch.empty(0))
+        targets = (scores / temperature.float()).softmax(dim=2)
+        expected = [cross_entropy(scores[i] / student, targets[1 - i]) for i in (0, 1)]
+        assert_close(loss, torch.stack(expected).mean(), f"loss at the temperature of epoch {epoch}")
