@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from kaizen.args import Args
 from kaizen.data.images import Images
-from kaizen.data.loaders import Batch
+from kaizen.data.loaders import Batch, one_epoch
 from kaizen.distillers import Distiller
 from kaizen.logs import Meter
 from kaizen.losses import labelled_cross_entropy
@@ -153,7 +153,8 @@ class ContinualLearner(pl.LightningModule):
 
     def batches_of_views(self) -> Iterator[tuple[list[Tensor], Tensor]]:
         """One epoch of the task's batches, made ready as in a training step: views, and indices into the image set."""
-        for batch, _, _ in self.trainer.train_dataloader:  # type: ignore[union-attr]
+        loaders = self.trainer.train_dataloader.items()  # type: ignore[union-attr]
+        for batch in one_epoch({name: loader for name, loader in loaders if name != "online"}):
             images, _, indices = join(self.trainer.strategy.batch_to_device(batch, self.device))
             yield [view.contiguous(memory_format=torch.channels_last) for view in self.views(images)], indices
 

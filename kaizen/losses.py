@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +18,24 @@ def labelled_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     total = F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
     return total / (targets != -1).sum().clamp(min=1)
+
+
+def assignment_cross_entropy(scores: Sequence[Tensor], assignments: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of prototype scores against cluster assignments (DeepCluster, Caron et al., 2018, eq. 1).
+
+    Args:
+        scores: (V, B, K) of V views for each set of K prototypes; K may differ.
+        assignments: (S, B), the clusters of the images in each of the S sets; -1 = none, ignored.
+        temperature: of the softmax.
+
+    Returns:
+        Mean over the sets of the mean over the assigned images; 0 for a set where none is assigned.
+    """
+    losses = [
+        labelled_cross_entropy(score.flatten(0, 1) / temperature, clusters.repeat(len(score)))
+        for score, clusters in zip(scores, assignments, strict=True)
+    ]
+    return torch.stack(losses).mean()
 
 
 def soft_label_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from kaizen.cli import flags_of, read_args
 from kaizen.data.loaders import Batch
 from kaizen.experiment import Experiment
 from kaizen.learner import ContinualLearner
-from kaizen.methods import METHODS, SSLMethod, build_method, method_flags
+from kaizen.methods import METHODS, Output, SSLMethod, build_method, method_flags
 from kaizen.plan import open_data
 from kaizen.task import build_learner, run_task
 
@@ -40,7 +40,22 @@ def method_of(name: str, **flags: object) -> SSLMethod:
     """A method with narrow heads on a tiny encoder; `flags` are its own."""
     torch.manual_seed(0)
     encoder, dim = tiny_encoder(8, 0, 1.0)
-    return build_method(name, encoder, dim, {**SMALL, **flags})
+    many = {item.name for item in method_flags(name) if item.many}
+    small = {flag: [value] if flag in many else value for flag, value in SMALL.items()}
+    return build_method(name, encoder, dim, {**small, **flags})
+
+
+def output_of(method: SSLMethod, views: list[Tensor], first: int = 0) -> Output:
+    """What the method makes of views of images `first`, `first` + 1, ..."""
+    out = method(views)
+    out.indices = torch.arange(first, first + len(views[0]))
+    return out
+
+
+def begin_task(method: SSLMethod, views: list[Tensor], first: int = 0) -> None:
+    """Up to the first epoch of a task of one batch."""
+    method.start_task(iter([(views, torch.arange(first, first + len(views[0])))]))
+    method.start_epoch(0)
 
 
 def views_of(count: int = 8, seed: int = 1, small: int = 0) -> list[Tensor]:

@@ -74,6 +74,7 @@ DISTILL = ("--distiller", "contrastive", "--distiller_classifier", "soft_label")
         ("--encoder resnet19", ["--encoder resnet19", "resnet18"]),
         ("--encoder_width 0.2", ["--encoder_width 0.2", "at least 0.25"]),
         ("--method mocov2plus --queue_size 0", ["--queue_size 0", "at least 1"]),
+        ("--method swav --num_prototypes 3 4", ["--num_prototypes 3 4", "swav takes one value"]),
         ("--method swav --queue_size -1", ["--queue_size -1", "at least 0"]),
         ("--temperature 0", ["--temperature 0", "above 0"]),
         ("--feature_extractor_distill_lamb -1", ["--feature_extractor_distill_lamb -1", "at least 0"]),
@@ -279,6 +280,12 @@ def test_flags_survive_the_way_through_a_file(method: str) -> None:
     again = args_from(json.loads(json.dumps(flags_of(args))))
     args.given = frozenset()
     assert again == args
+
+
+def test_several_prototypes_are_a_matter_of_the_method() -> None:
+    assert args_of("--num_prototypes", "3", method="swav").method_flags["num_prototypes"] == 3
+    assert args_of("--num_prototypes", "3", method="deepclusterv2").method_flags["num_prototypes"] == [3]
+    assert args_of("--num_prototypes", "3", "4", method="deepclusterv2").method_flags["num_prototypes"] == [3, 4]
 
 
 def test_no_flag_has_two_owners_that_disagree_on_its_type() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
+from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -101,6 +103,19 @@ def evaluation_loader(
     return _loader(images, indices, CentreCrop(size), OrderedBatches(len(indices), batch_size), num_workers)
 
 
+def one_epoch(loaders: Mapping[str, DataLoader[Batch]]) -> Iterator[dict[str, Batch]]:
+    """What training sees in an epoch, the shorter loaders cycled, read beside training without disturbing it.
+
+    A loader that keeps its processes has one iterator for all who read from it; here they get processes of their own.
+    """
+    own = {
+        name: _loader_of(loader.dataset, loader.sampler, loader.num_workers, keep_workers=False)
+        for name, loader in loaders.items()
+    }
+    for batch, _, _ in CombinedLoader(own, "max_size_cycle"):
+        yield batch
+
+
 def _loader(
     images: ImageSet,
     indices: Tensor,
@@ -109,11 +124,15 @@ def _loader(
     num_workers: int,
 ) -> DataLoader[Batch]:
     workers = 0 if images.in_memory else num_workers
+    return _loader_of(BatchDataset(images, indices, crops), sampler, workers, keep_workers=workers > 0)
+
+
+def _loader_of(dataset: Dataset[Batch], sampler: Any, workers: int, keep_workers: bool) -> DataLoader[Batch]:
     return DataLoader(
-        BatchDataset(images, indices, crops),
+        dataset,
         batch_size=None,  # the sampler already speaks in batches
         sampler=sampler,
         num_workers=workers,
-        persistent_workers=workers > 0,
+        persistent_workers=keep_workers,
         pin_memory=torch.cuda.is_available(),
     )

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import method_of, views_of
+from helpers import begin_task, method_of, output_of, views_of
 
 from kaizen.methods import METHODS
 
@@ -18,7 +18,8 @@ UNLABELLED = torch.full((8,), -1)
 @pytest.mark.parametrize("name", MULTICROP)
 def test_small_crops_come_after_the_full_ones_and_teach_as_well(name: str) -> None:
     method = method_of(name)
-    out = method(views_of(small=2))
+    begin_task(method, views_of(small=2))
+    out = output_of(method, views_of(small=2))
     assert out.full == 2 and len(out.feats) == len(out.z) == 4
     for feats in out.feats:
         feats.retain_grad()

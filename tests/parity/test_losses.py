@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from kaizen.losses import (
+    assignment_cross_entropy,
     contrastive_distillation,
     crop_contrastive,
     queue_contrastive,
@@ -63,6 +64,9 @@ def supervised(z1: Tensor, z2: Tensor, extra_pos_mask: Tensor, temperature: floa
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "barlow_loss_func": lambda z1, z2, **flags: loss_of("barlow_twins", Output([], [z1, z2]), **flags),
     "byol_loss_func": byol,
+    "deepclusterv2_loss_func": lambda outputs, assignments, temperature: assignment_cross_entropy(
+        outputs, assignments, temperature
+    ),
     "covariance_loss": only(cov_loss_weight=1.0),
     "invariance_loss": only(sim_loss_weight=1.0),
     "moco_loss_func": queue_contrastive,
