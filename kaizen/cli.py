@@ -40,6 +40,7 @@ def read_args(argv: list[str]) -> Args:
     args.distiller = SPELLINGS.get(args.distiller or "", args.distiller)
     args.method_flags = {**_defaults(own_flags(args)), **args.method_flags}
     for item in own_flags(args):
+        args.method_flags[item.name] = _fitted(item, args.method_flags[item.name], args.method)
         check_value(item, args.method_flags[item.name])
     args.num_tasks = task_count(args)
     check(args)
@@ -121,6 +122,7 @@ def check(args: Args) -> None:
     _check_networks(args)
     _check_views(args)
     _check_optimisation(args)
+    METHODS[args.method].check_flags(args.method_flags, args.batch_size)
     gpu_indices(args)
     if not args.save_checkpoint:
         raise UsageError("--save_checkpoint False: the next task starts from the checkpoint; leave this flag out")
@@ -254,14 +256,28 @@ def _defaults(flags: Iterable[Flag]) -> dict[str, Any]:
 
 
 def _merged(known: list[tuple[str, Flag]]) -> list[Flag]:
-    """One flag per name; where owners differ in the default, the help text says whose is what."""
+    """One flag per name, which takes what any owner takes; the help text says whose default is what."""
     merged: dict[str, Flag] = {}
     for owner, item in known:
-        text = f"{item.help} [{owner} {item.default}]"
-        if item.name in merged:
-            text = f"{merged[item.name].help} [{owner} {item.default}]"
-        merged[item.name] = dataclasses.replace(item, help=text, default=None)
+        before = merged.get(item.name, item)
+        default = _words(item.default) if item.many else item.default
+        merged[item.name] = dataclasses.replace(
+            item,
+            help=f"{before.help} [{owner} {default}]",
+            default=None,
+            many=before.many or item.many,
+            bounds=item.bounds if before.bounds == item.bounds else None,
+        )
     return list(merged.values())
+
+
+def _fitted(item: Flag, value: Any, owner: str) -> Any:
+    """The value of a flag that others take several values of."""
+    if item.many or not isinstance(value, list):
+        return value
+    if len(value) > 1:
+        raise UsageError(f"--{item.name} {_words(value)}: {owner} takes one value; give one")
+    return value[0]
 
 
 def _words(values: Iterable[object]) -> str:

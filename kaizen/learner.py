@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from kaizen.args import Args
 from kaizen.data.images import Images
-from kaizen.data.loaders import Batch
+from kaizen.data.loaders import Batch, one_epoch
 from kaizen.distillers import Distiller
 from kaizen.logs import Meter
 from kaizen.losses import labelled_cross_entropy
@@ -154,7 +155,8 @@ class ContinualLearner(pl.LightningModule):
 
     def batches_of_views(self) -> Iterator[tuple[list[Tensor], Tensor]]:
         """One epoch of the task's batches, made ready as in a training step: views, and indices into the image set."""
-        for batch, _, _ in self.trainer.train_dataloader:  # type: ignore[union-attr]
+        loaders = self.trainer.train_dataloader.items()  # type: ignore[union-attr]
+        for batch in one_epoch({name: loader for name, loader in loaders if name != "online"}):
             images, _, indices = join(self.trainer.strategy.batch_to_device(batch, self.device))
             yield [view.contiguous(memory_format=torch.channels_last) for view in self.views(images)], indices
 
@@ -162,8 +164,8 @@ class ContinualLearner(pl.LightningModule):
         """Tell the method how far the task is."""
         self.method.start_epoch(self.trainer.current_epoch)
 
-    def on_after_backward(self) -> None:
-        """Let the method leave out gradients."""
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Let the method change gradients; at this point they are free of the factor that fp16 needs."""
         self.method.after_backward()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -16,7 +16,7 @@ from kaizen.data.loaders import Batch
 from kaizen.distillers import FEATURE_DISTILLERS
 from kaizen.experiment import Experiment
 from kaizen.learner import ContinualLearner
-from kaizen.methods import METHODS, method_flags
+from kaizen.methods import METHODS, Output, SSLMethod, build_method, method_flags
 from kaizen.plan import open_data
 from kaizen.task import build_learner, run_task
 
@@ -28,6 +28,8 @@ PAIRS = [
     for distiller, teacher in FEATURE_DISTILLERS.items()
     if kind.has_prototypes or not teacher.needs_prototypes
 ]
+# Narrow heads and short queues; what a method does not have, it leaves aside.
+SMALL = {"proj_hidden_dim": 8, "output_dim": 6, "pred_hidden_dim": 8, "queue_size": 16, "num_prototypes": 5}
 
 
 def tiny_encoder(size: int, stem_padding: int, width: float) -> tuple[nn.Module, int]:
@@ -38,9 +40,36 @@ def tiny_encoder(size: int, stem_padding: int, width: float) -> tuple[nn.Module,
 
 def small_heads(method: str) -> list[str]:
     """The method's own flags for narrow heads and a short queue."""
-    widths = {"proj_hidden_dim": "8", "output_dim": "6", "pred_hidden_dim": "8", "queue_size": "16"}
     known = {item.name for item in method_flags(method)}
-    return [word for name, width in widths.items() if name in known for word in (f"--{name}", width)]
+    return [word for name, width in SMALL.items() if name in known for word in (f"--{name}", str(width))]
+
+
+def method_of(name: str, **flags: object) -> SSLMethod:
+    """A method with narrow heads on a tiny encoder; `flags` are its own."""
+    torch.manual_seed(0)
+    encoder, dim = tiny_encoder(8, 0, 1.0)
+    many = {item.name for item in method_flags(name) if item.many}
+    small = {flag: [value] if flag in many else value for flag, value in SMALL.items()}
+    return build_method(name, encoder, dim, {**small, **flags})
+
+
+def output_of(method: SSLMethod, views: list[Tensor], first: int = 0) -> Output:
+    """What the method makes of views of images `first`, `first` + 1, ..."""
+    out = method(views)
+    out.indices = torch.arange(first, first + len(views[0]))
+    return out
+
+
+def begin_task(method: SSLMethod, views: list[Tensor], first: int = 0) -> None:
+    """Up to the first epoch of a task of one batch."""
+    method.start_task(iter([(views, torch.arange(first, first + len(views[0])))]))
+    method.start_epoch(0)
+
+
+def views_of(count: int = 8, seed: int = 1, small: int = 0) -> list[Tensor]:
+    """Two random full views (count, 3, 8, 8) and some small ones of 6 pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(count, 3, size, size, generator=generator) for size in [8] * 2 + [6] * small]
 
 
 def command_line(*flags: str, method: str = "simclr", dataset: str = "digits") -> list[str]:

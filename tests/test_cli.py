@@ -83,7 +83,9 @@ DISTILL = ("--distiller", "contrastive", "--distiller_classifier", "soft_label")
         ("--dataset digit", ["--dataset digit", "did you mean digits?"]),
         ("--encoder resnet19", ["--encoder resnet19", "resnet18"]),
         ("--encoder_width 0.2", ["--encoder_width 0.2", "at least 0.25"]),
-        ("--queue_size 0", ["--queue_size 0", "at least 1"]),
+        ("--method mocov2plus --queue_size 0", ["--queue_size 0", "at least 1"]),
+        ("--method swav --num_prototypes 3 4", ["--num_prototypes 3 4", "swav takes one value"]),
+        ("--method swav --queue_size -1", ["--queue_size -1", "at least 0"]),
         ("--temperature 0", ["--temperature 0", "above 0"]),
         ("--feature_extractor_distill_lamb -1", ["--feature_extractor_distill_lamb -1", "at least 0"]),
         ("--pretrained_model none.ckpt", ["--pretrained_model none.ckpt", "no such file", "final.ckpt"]),
@@ -334,14 +336,20 @@ def test_flags_survive_the_way_through_a_file(method: str) -> None:
     assert again == args
 
 
+def test_several_prototypes_are_a_matter_of_the_method() -> None:
+    assert args_of("--num_prototypes", "3", method="swav").method_flags["num_prototypes"] == 3
+    assert args_of("--num_prototypes", "3", method="deepclusterv2").method_flags["num_prototypes"] == [3]
+    assert args_of("--num_prototypes", "3", "4", method="deepclusterv2").method_flags["num_prototypes"] == [3, 4]
+
+
 def test_no_flag_has_two_owners_that_disagree_on_its_type() -> None:
     names = {item.name for item in core_flags()}
-    spellings: dict[str, tuple[str, type, bool]] = {}
+    spellings: dict[str, tuple[str, type]] = {}
     for _, item in everything_known():
         assert item.help, item.name
         for name in (item.name, *item.aliases):
             assert name not in names
-            assert spellings.setdefault(name, (item.name, item.kind, item.many)) == (item.name, item.kind, item.many)
+            assert spellings.setdefault(name, (item.name, item.kind)) == (item.name, item.kind)
 
 
 def test_own_flags_of_every_choice() -> None:

@@ -69,6 +69,24 @@ def test_every_method_with_everything_on(tmp_path: Path, data: Path, method: str
     check(experiment, {"classifier", "online", "knn"} | ({"momentum_online"} if momentum else set()))
 
 
+@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if kind.takes_multicrop])
+def test_small_crops_over_two_tasks(tmp_path: Path, data: Path, method: str) -> None:
+    flags = ["--multicrop", "--num_small_crops", "2", "--small_crop_size", "6", *REPLAY]
+    check(run(tmp_path, data, *flags, *DISTILL, method=method), {"classifier", "knn"})
+
+
+def test_prototypes_rest_for_as_long_as_they_should(tmp_path: Path, data: Path) -> None:
+    def prototypes(*flags: str) -> torch.Tensor:
+        experiment = run(tmp_path, data, "--num_tasks", "1", *flags, method="swav", name=flags[-1])
+        name = "method.prototypes.parametrizations.weight.original1"
+        weight: torch.Tensor = load_task(experiment.checkpoint(0), "--flag")["state"][name]
+        return weight
+
+    untrained = prototypes("--freeze_prototypes_epochs", "0", "--lr", "0")
+    assert prototypes("--freeze_prototypes_epochs", "1").equal(untrained)
+    assert not prototypes("--max_epochs", "2").equal(untrained)
+
+
 @pytest.mark.parametrize(
     ("flags", "heads"),
     [
@@ -138,10 +156,15 @@ def test_images_of_other_kinds(tmp_path: Path, options: dict[str, Any]) -> None:
     check(run(tmp_path, data, *REPLAY, "--online_evaluation", "--num_workers", "0"), {"classifier", "online", "knn"})
 
 
-def test_large_images_through_loader_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["simclr", "deepclusterv2"])  # the latter reads the images before training, too
+def test_large_images_through_loader_processes(tmp_path: Path, method: str) -> None:
     data = class_folders(tmp_path / "data", sizes=[(100, 120)], suffix="jpg")
-    flags = [*REPLAY, "--online_evaluation", "--num_workers", "1"]
-    check(run(tmp_path, data, *flags), {"classifier", "online", "knn"})
+    flags = [*REPLAY, "--online_evaluation", "--num_workers", "1", "--multicrop", "--num_small_crops", "1"]
+    experiment = run(tmp_path, data, *flags, method=method)
+    check(experiment, {"classifier", "online", "knn"})
+    for i in range(2):
+        rows = csv.DictReader((experiment.task_folder(i) / "metrics.csv").open())
+        assert max(int(row["step"]) for row in rows) == 3  # 24 images in batches of 8
 
 
 def test_a_corrupt_file_found_by_a_loader_process_is_one_line(

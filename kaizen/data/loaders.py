@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
+from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -108,13 +110,30 @@ def evaluation_loader(
     return _loader(BatchDataset(images, indices, CentreCrop(size)), batches, num_workers)
 
 
+def one_epoch(loaders: Mapping[str, DataLoader[Batch]]) -> Iterator[dict[str, Batch]]:
+    """What training sees in an epoch, the shorter loaders cycled, read beside training without disturbing it.
+
+    A loader that keeps its processes has one iterator for all who read from it; here they get processes of their own.
+    """
+    own = {
+        name: _loader_of(loader.dataset, loader.sampler, loader.num_workers, keep_workers=False)
+        for name, loader in loaders.items()
+    }
+    for batch, _, _ in CombinedLoader(own, "max_size_cycle"):
+        yield batch
+
+
 def _loader(dataset: BatchDataset, sampler: Sampler[list[int]], num_workers: int) -> DataLoader[Batch]:
     workers = 0 if dataset.images.in_memory else num_workers
+    return _loader_of(dataset, sampler, workers, keep_workers=workers > 0)
+
+
+def _loader_of(dataset: Dataset[Batch], sampler: Any, workers: int, keep_workers: bool) -> DataLoader[Batch]:
     return DataLoader(
         dataset,
         batch_size=None,  # the sampler already speaks in batches
         sampler=sampler,
         num_workers=workers,
-        persistent_workers=workers > 0,
+        persistent_workers=keep_workers,
         pin_memory=torch.cuda.is_available(),
     )

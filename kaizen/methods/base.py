@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from kaizen.models.momentum import MomentumNetwork
 ProjHidden = Annotated[int, "hidden width of the projector", COUNT]
 OutputDim = Annotated[int, "width of the projections", COUNT]
 PredHidden = Annotated[int, "hidden width of the predictor", COUNT]
+Prototypes = Annotated[int, "number of prototypes", COUNT]
 Temperature = Annotated[float, "temperature of the contrastive softmax", POSITIVE]
 BaseTau = Annotated[float, "share of old weights the momentum network keeps at the first step", FRACTION]
 FinalTau = Annotated[float, "the same at the last step", FRACTION]
@@ -29,8 +30,8 @@ class Output:
     Attributes:
         feats: encoder features, (B, feature_dim).
         z: projections, (B, output_dim).
-        p: predictions, for methods with a predictor.
-        keys: projections of the momentum network, without gradient.
+        p: predictions, for methods with a predictor; scores of the prototypes, for methods with those.
+        keys: what the momentum network says, without gradient; of full crops only.
         full: how many of the views, from the front, are full crops; the others are small ones.
         indices: which images these are, (B,) into the image set; set by the learner.
     """
@@ -72,6 +73,11 @@ class SSLMethod(nn.Module):
         self.encoder = encoder
         self.momentum = None
         self.feature_dim = feature_dim
+        self.epoch = 0
+
+    @classmethod
+    def check_flags(cls, flags: dict[str, Any], batch_size: int) -> None:
+        """Raise UsageError where the method's flags do not fit one another or the batch."""
 
     def forward(self, views: list[Tensor]) -> Output:
         """Each view (B, 3, H, W) through encoder and projector; full crops come before small ones."""
@@ -98,9 +104,10 @@ class SSLMethod(nn.Module):
 
     def start_epoch(self, epoch: int) -> None:
         """Called before each epoch of a task, 0-based."""
+        self.epoch = epoch
 
     def after_backward(self) -> None:
-        """Called when the gradients of a batch are there; the place to leave some out."""
+        """Called when the gradients of an optimiser step are there; the place to change some or leave them out."""
 
     def after_batch(self, out: Output) -> None:
         """Called once the gradients of a batch are taken; the place to move a queue."""

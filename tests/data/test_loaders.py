@@ -13,7 +13,14 @@ from torch.utils.data import DataLoader
 
 from kaizen.args import UsageError
 from kaizen.data.images import MemoryImages, RandomCrop, image_folder
-from kaizen.data.loaders import Batch, OrderedBatches, ShuffledBatches, evaluation_loader, training_loader
+from kaizen.data.loaders import (
+    Batch,
+    OrderedBatches,
+    ShuffledBatches,
+    evaluation_loader,
+    one_epoch,
+    training_loader,
+)
 
 CROPS = [RandomCrop(8, 0.5, 1.0)] * 2
 
@@ -171,3 +178,16 @@ def test_in_a_trainer_epochs_differ_and_a_short_loader_is_cycled_in_new_orders()
         assert rounds[0] != rounds[1] != rounds[2] != rounds[0]
     assert seen[0] != seen[1]
     assert watch() == seen
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_read_beside_training_disturbs_nothing(tmp_path: Path, workers: int) -> None:
+    images = image_folder(class_folders(tmp_path, (6, 6), sizes=[(100, 100)]) / "train", 64)
+    long = training_loader(images, torch.arange(8), CROPS, 2, workers, 0)
+    short = training_loader(images, torch.arange(8, 12), CROPS, 2, workers, 1)
+    in_use = iter(long)
+    seen = list(one_epoch({"task": long, "replay": short}))
+    assert len(seen) == 4
+    assert sorted(i for batch in seen for i in batch["task"][2].tolist()) == list(range(8))
+    assert {i for batch in seen for i in batch["replay"][2].tolist()} == {8, 9, 10, 11}
+    assert len(list(in_use)) == 4
