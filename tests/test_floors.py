@@ -56,6 +56,7 @@ FLOORS: list[list[str]] = [
         "kaizen.report",
         "kaizen.loggers",
         "kaizen.learner",
+        "kaizen.published",
         "kaizen.checkpoint",
         "kaizen.features",
         "kaizen.knn",
