@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from kaizen.data.loaders import Batch
 from kaizen.files import atomic_path
@@ -47,13 +46,13 @@ class Features:
 
 
 @torch.no_grad()
-def extract_features(encoder: nn.Module, view: nn.Module, loader: DataLoader[Batch], device: torch.device) -> Features:
+def extract_features(encoder: nn.Module, view: nn.Module, loader: Iterable[Batch], device: torch.device) -> Features:
     """All images of a loader through an encoder in evaluation mode, each once.
 
     Args:
         encoder: images (B, 3, size, size) -> features (B, D).
         view: uint8 images -> normalised images.
-        loader: of batches (images, targets, indices).
+        loader: batches of (images, targets, indices).
         device: where it runs, and where the result lies.
     """
     feats, targets, indices = [], [], []

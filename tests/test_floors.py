@@ -58,11 +58,14 @@ FLOORS: list[list[str]] = [
         "kaizen.learner",
         "kaizen.published",
         "kaizen.checkpoint",
+        "kaizen.progress",
         "kaizen.features",
         "kaizen.knn",
-        "kaizen.progress",
+        "kaizen.linear",
+        "kaizen.protocols",
+        "kaizen.judge",
     ],
-    ["kaizen.task"],
+    ["kaizen.task", "kaizen.evaluate"],
     ["main_continual"],
 ]
 ORDER = [name for floor in FLOORS for name in floor]
