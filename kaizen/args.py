@@ -281,9 +281,14 @@ class Args:
 
 def core_flags() -> list[Flag]:
     """The flags that are fields of `Args`."""
-    hints = typing.get_type_hints(Args)
+    return flags_of_fields(Args)
+
+
+def flags_of_fields(kind: type[Any]) -> list[Flag]:
+    """The flags that are fields of a dataclass, made with `flag`."""
+    hints = typing.get_type_hints(kind)
     flags = []
-    for entry in dataclasses.fields(Args):
+    for entry in dataclasses.fields(kind):
         if entry.metadata:
             kind, many = _kind(hints[entry.name])
             flags.append(Flag(entry.name, kind, _default(entry), many=many, **entry.metadata))
@@ -316,18 +321,21 @@ def flags_of_signature(function: Callable[..., Any], theme: str, prefixes: tuple
     return flags
 
 
-def parse(argv: Sequence[str], extra: Iterable[Flag] = ()) -> Args:
+TRAINING_USAGE = "main_continual.py --dataset NAME --method NAME --flag value ... [--dry_run]"
+
+
+def parse(argv: Sequence[str], extra: Iterable[Flag] = (), usage: str = TRAINING_USAGE) -> Args:
     """Command line -> Args.
 
     Args:
         argv: the arguments without the program's name.
         extra: the flags of methods and distillers; what is given of them lands in `Args.method_flags`.
+        usage: the first line of --help.
 
     Raises:
         UsageError: an unknown or abbreviated flag, a value of the wrong type, outside its range or choices.
     """
     core, others = core_flags(), list(extra)
-    usage = "main_continual.py --dataset NAME --method NAME --flag value ... [--dry_run]"
     parser = _Parser(usage=usage, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     themes: dict[str, Any] = {}
     for item in [*core, *others]:

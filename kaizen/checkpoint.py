@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kaizen.args import UsageError
 from kaizen.files import atomic_path
 from kaizen.learner import ContinualLearner
+from kaizen.published import is_state, read_weights, translate
 
 FORMAT = "kaizen-task-1"
 # Modules that only live while a task is trained: the teacher is the task before, which has a checkpoint of its own.
@@ -28,14 +29,18 @@ def save_task(learner: ContinualLearner, path: Path, task_idx: int, flags: dict[
 
 
 def load_task(path: Path, flag: str) -> dict[str, Any]:
-    """Read what `save_task` wrote. No code from the file is run.
+    """Read what `save_task` wrote, or a checkpoint of the published code. No code from the file is run.
 
     Args:
         path: the file.
         flag: what the user gave it with, for the message.
 
+    Returns:
+        "state", in our names; "flags" of the experiment, none for a published one; "aside", names of what a
+        published one holds and we do not use.
+
     Raises:
-        UsageError: the file is missing, damaged, or something else than a task's checkpoint.
+        UsageError: the file is missing, damaged, or something else than such a checkpoint.
     """
     if not path.is_file():
         raise UsageError(f"{flag} {path}: no such file; give the task*/final.ckpt of an experiment")
@@ -43,12 +48,14 @@ def load_task(path: Path, flag: str) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):
         raise damaged
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_weights(path)
     except Exception:  # torch's reader stumbles over damaged bytes in many ways
         raise damaged from None
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT or "state" not in checkpoint:
-        raise UsageError(f"{flag} {path}: not a checkpoint of Kaizen; give the task*/final.ckpt of an experiment")
-    return checkpoint
+    if isinstance(content, dict) and content.get("format") == FORMAT and is_state(content.get("state")):
+        return {"flags": {}, "aside": [], **content}
+    if (published := translate(content)) is not None:
+        return {"flags": {}, "state": published[0], "aside": published[1]}
+    raise UsageError(f"{flag} {path}: not a checkpoint of Kaizen or CaSSLe; give the task*/final.ckpt of an experiment")
 
 
 def restore(
@@ -74,11 +81,22 @@ def restore(
     kept = {name: value for name, value in state.items() if not name.startswith(tuple(f"{part}." for part in odd))}
     wanted = {name: value for name, value in own.items() if not name.startswith(tuple(f"{part}." for part in odd))}
     for name in sorted(wanted.keys() | kept.keys()):
-        problem = _mismatch(name, wanted.get(name), kept.get(name))
-        if problem:
-            raise UsageError(f"{flag} {path}: another architecture; {problem}; use the flags it was trained with")
+        _refuse(_mismatch(name, wanted.get(name), kept.get(name)), path, flag)
     learner.load_state_dict(kept, strict=False)  # both sides were compared name by name above
-    return sorted(odd)
+    return sorted({*odd, *checkpoint["aside"]})
+
+
+def load_part(module: nn.Module, state: dict[str, Tensor], prefix: str, path: Path, flag: str) -> None:
+    """Give a module the weights that stand under a prefix of a checkpoint's state.
+
+    Raises:
+        UsageError: they are of another architecture.
+    """
+    part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    own = module.state_dict()
+    for name in sorted(own.keys() | part.keys()):
+        _refuse(_mismatch(prefix + name, own.get(name), part.get(name)), path, flag)
+    module.load_state_dict(part)
 
 
 def new_parts(task_idx: int) -> tuple[str, ...]:
@@ -94,3 +112,8 @@ def _mismatch(name: str, here: Tensor | None, there: Tensor | None) -> str:
     if here.shape != there.shape:
         return f"{name} is {tuple(there.shape)} there and {tuple(here.shape)} here"
     return ""
+
+
+def _refuse(problem: str, path: Path, flag: str) -> None:
+    if problem:
+        raise UsageError(f"{flag} {path}: another architecture; {problem}; use the flags it was trained with")

@@ -35,7 +35,15 @@ def read_args(argv: list[str]) -> Args:
     Raises:
         UsageError: one line that names the flag, its value and the cure.
     """
-    args = parse(argv, _merged(everything_known()))
+    return complete(parse(argv, _merged(everything_known())))
+
+
+def complete(args: Args) -> Args:
+    """Check parsed flags, and fill `method_flags` up with defaults.
+
+    Raises:
+        UsageError: one line that names the flag, its value and the cure.
+    """
     method_named(args.method)
     args.distiller = SPELLINGS.get(args.distiller or "", args.distiller)
     args.method_flags = {**_defaults(own_flags(args)), **args.method_flags}

@@ -6,12 +6,13 @@ import importlib.util
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kaizen import plots
 from kaizen.data.loaders import Batch
-from kaizen.evaluate import extract_features
+from kaizen.features import extract_features
 from kaizen.learner import ContinualLearner
 from kaizen.plan import Data
 from kaizen.report import save_figure
@@ -29,12 +30,13 @@ def draw_embedding(learner: ContinualLearner, data: Data, test: DataLoader[Batch
         folder: of the experiment.
         task_idx: the task that was just trained.
     """
-    feats, targets, _ = extract_features(learner.method.encoder, learner.eval_view, test, learner.device)
-    rows = sample(len(feats), learner.args.seed)
-    points = embed(feats[rows.to(feats.device)], learner.args.seed)
+    found = extract_features(learner.method.encoder, learner.eval_view, test, learner.device)
+    found = found.to(torch.device("cpu"))
+    rows = sample(len(found.feats), learner.args.seed)
+    points = embed(F.normalize(found.feats[rows], dim=1), learner.args.seed)
     seen = sorted({c for classes in data.split.classes[: task_idx + 1] for c in classes})
     title = f"{method_at_hand()} of the features after task {task_idx}"
-    figure = plots.embedding(points.numpy(), targets.cpu()[rows].tolist(), data.test.class_names, seen, title)
+    figure = plots.embedding(points.numpy(), found.targets[rows].tolist(), data.test.class_names, seen, title)
     (folder / "plots").mkdir(exist_ok=True)
     save_figure(figure, folder / "plots" / f"embedding_task{task_idx}.png")
 
@@ -48,10 +50,10 @@ def embed(feats: Tensor, seed: int) -> Tensor:
     """Features (N, D) -> points (N, 2) by UMAP (McInnes et al., 2018), or t-SNE (van der Maaten & Hinton, 2008).
 
     Args:
-        feats: normalised, on any device.
+        feats: normalised, on the CPU.
         seed: the same seed draws the same picture.
     """
-    values = feats.cpu().numpy()
+    values = feats.numpy()
     if method_at_hand() == "UMAP":
         from umap import UMAP
 

@@ -1,65 +1,250 @@
-"""Judging representations without training anything: k nearest neighbours."""
+"""Judge what was trained: every task's model of an experiment, or one checkpoint, also of the published code.
+
+python -m kaizen.evaluate --experiment experiments/NAME --protocol linear
+python -m kaizen.evaluate --pretrained_feature_extractor MODEL.ckpt --dataset cifar100 --num_tasks 5 --lr 3.0
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
-from lightly.utils.benchmarking import knn_predict
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 
-from kaizen.data.loaders import Batch
-from kaizen.learner import evaluating, mean_by_task
+from kaizen.args import Args, DataMissing, UsageError
+from kaizen.checkpoint import load_task
+from kaizen.cli import args_from
+from kaizen.data.datasets import dataset_info
+from kaizen.experiment import Experiment
+from kaizen.files import read_json, write_json
+from kaizen.judge import Judge, Weights
+from kaizen.learner import mean_by_task
+from kaizen.loggers import check_wandb, evaluation_logger, log_one, log_results
+from kaizen.plan import Data, open_data
+from kaizen.protocols import (
+    Asked,
+    Protocol,
+    build_protocol,
+    of_checkpoint,
+    of_experiment,
+    read_request,
+    unused_flags,
+)
+from kaizen.report import collect, draw_plots, show, show_one, write
+from kaizen.task import build_learner, take_up
 
-KNN_TEMPERATURE = 0.07
+
+def main(argv: list[str]) -> int:
+    """Returns the exit status: 0, or 2 for bad input."""
+    try:
+        run(argv)
+    except UsageError as error:
+        print(f"error: {str(error).splitlines()[-1].removeprefix('kaizen.args.UsageError: ')}", file=sys.stderr)
+        return 2
+    return 0
 
 
-@torch.no_grad()
-def extract_features(
-    encoder: nn.Module, view: nn.Module, loader: DataLoader[Batch], device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """All images of a loader through an encoder in evaluation mode, each once.
+def run(argv: list[str]) -> None:
+    """Read the flags, then judge the one or the other."""
+    asked, args = read_request(argv)
+    if unused := unused_flags(args):
+        print(f"warning: not used by an evaluation: {', '.join('--' + name for name in unused)}")
+    if not args.dry_run:
+        check_wandb(args)
+    if asked.experiment is not None:
+        evaluate_experiment(asked, args)
+    else:
+        evaluate_checkpoint(asked, args)
 
-    Returns:
-        Unit-length features (N, D), targets (N,) and indices into the image set (N,), on `device`.
+
+# An experiment.
+
+
+def evaluate_experiment(asked: Asked, args: Args) -> None:
+    """Judge the end of each task, write the rows into the experiment, and show all its results.
+
+    Raises:
+        UsageError: the experiment, a checkpoint or the data are missing or unfit.
     """
-    feats, targets, indices = [], [], []
-    with evaluating(encoder):
-        for images, labels, chosen in loader:
-            feats.append(F.normalize(encoder(view(images.to(device))).float(), dim=1))
-            targets.append(labels.to(device))
-            indices.append(chosen.to(device))
-    return torch.cat(feats), torch.cat(targets), torch.cat(indices)
+    folder = Path(asked.experiment or "")
+    if not (folder / "experiment.json").is_file():
+        raise UsageError(f"--experiment {folder}: holds no experiment.json; give the folder of an experiment")
+    experiment = Experiment.open(folder)
+    model, results = of_experiment(experiment.flags, args), collect(folder)
+    protocol = build_protocol(asked, args, model, model.method)
+    tasks = chosen_tasks(experiment, model, asked.tasks, results["tasks_done"])
+    print(f"experiment {folder}, task {', '.join(map(str, tasks))}\n{protocol}", flush=True)
+    if args.dry_run:
+        return
+    check_settings(experiment, protocol, set(range(results["tasks_done"])) - set(tasks))
+    data = open_data(model)
+    if data.split.classes != results["tasks"]:
+        raise UsageError(f"--data_dir {model.data_dir}: its tasks are not those of {folder}; use the same data")
+    judge = Judge(model, data, protocol)
+    for task in tasks:
+        judge_task(experiment, judge, task)
+    results = write(folder)
+    draw_plots(results, folder)
+    show(results)
+    log_results(evaluation_logger(args, folder, experiment.name, protocol.settings()), results, folder)
+    print(f"results in {folder}/results.json, results.csv and plots/")
 
 
-@torch.no_grad()
-def knn_accuracy_by_task(
-    encoder: nn.Module,
-    view: nn.Module,
-    train: DataLoader[Batch],
-    test: DataLoader[Batch],
-    test_indices: list[Tensor],
-    num_classes: int,
-    k: int,
-    device: torch.device,
-) -> list[float]:
-    """Accuracy in 0-1 on each task's test images of a vote among the nearest training images (Wu et al., 2018).
+def chosen_tasks(experiment: Experiment, model: Args, wanted: list[int] | None, finished: int) -> list[int]:
+    """The tasks to judge after: those asked for, or all that are finished and have a model.
 
-    Args:
-        encoder: judged in evaluation mode.
-        view: uint8 images -> normalised images.
-        train: the labelled images that vote; unlabelled ones are left out.
-        test: all test images.
-        test_indices: for each task, the indices of its test images.
-        num_classes: over all tasks.
-        k: voters, weighted by exp(cosine / 0.07).
-        device: where it runs.
+    Raises:
+        UsageError: a task that is asked for is not there, or none is.
     """
-    bank, labels, _ = extract_features(encoder, view, train, device)
-    bank, labels = bank[labels >= 0], labels[labels >= 0]
-    feats, targets, indices = extract_features(encoder, view, test, device)
-    correct = torch.zeros(int(indices.max()) + 1, dtype=torch.bool)
-    for rows in torch.arange(len(feats), device=device).split(256):
-        votes = knn_predict(feats[rows], bank.T, labels, num_classes, min(k, len(bank)), KNN_TEMPERATURE)
-        correct[indices[rows].cpu()] = (votes[:, 0] == targets[rows]).cpu()
-    return mean_by_task(correct, test_indices)
+    for task in wanted or []:
+        if task >= finished:
+            raise UsageError(
+                f"--tasks {task}: is not finished in {experiment.folder}; give some of 0 to {finished - 1}"
+            )
+    tasks = sorted(set(range(finished) if wanted is None else wanted))
+    without = [task for task in tasks if not model_after(experiment, model, task).is_file()]
+    if without and (wanted is not None or without == tasks):
+        raise UsageError(f"--experiment {experiment.folder}: the checkpoint of task {without[0]} is missing")
+    for task in without:
+        print(f"task {task} has no checkpoint and is left out")
+    return [task for task in tasks if task not in without]
+
+
+def model_after(experiment: Experiment, model: Args, task: int) -> Path:
+    """The checkpoint of a task; that of the one before an experiment's first task may come from elsewhere."""
+    path = experiment.checkpoint(task)
+    if not path.exists() and model.pretrained_model and task == model.task_idx - 1:
+        return Path(model.pretrained_model)
+    return path
+
+
+def check_settings(experiment: Experiment, protocol: Protocol, others: set[int]) -> None:
+    """Raises UsageError where the rows of other tasks were made with other settings: they would share no matrix."""
+    for task in sorted(others):
+        path = experiment.evaluation(task, protocol.head)
+        if not path.exists():
+            continue
+        before, now = read_json(path)["settings"], protocol.settings()
+        if differing := [name for name in now if before.get(name) != now[name]]:
+            listed = ", ".join(f"--{name} {before.get(name)}" for name in differing)
+            raise UsageError(
+                f"--tasks: task {task} was evaluated with {listed}; use the same, or evaluate all tasks without --tasks"
+            )
+
+
+def judge_task(experiment: Experiment, judge: Judge, task: int) -> None:
+    """Judge the end of a task, with the first one also the untrained network, and write the rows down."""
+    path = model_after(experiment, judge.args, task)
+    kept = experiment.task_folder(task) / "features"
+    rows = accuracies(judge, Weights.load(path, "--experiment", kept), task, f"task {task}")
+    baseline: dict[str, list[float]] = {}
+    if task == 0 and experiment.checkpoint(0).exists():
+        baseline = accuracies(judge, untrained(experiment, judge), 0, "untrained")
+    before = read_json(experiment.accuracy(task))["heads"]
+    for head, row in rows.items():
+        experiment.write_evaluation(task, head, row, baseline.get(head), judge.protocol.settings())
+        gap = max((abs(a - b) for a, b in zip(row, before.get(head, ()), strict=False)), default=None)
+        note = "" if gap is None else f"  (the training found {'the same' if gap == 0 else f'up to {gap:.4f} else'})"
+        print(f"task {task}: {head} {' '.join(f'{value:.3f}' for value in row)}{note}", flush=True)
+
+
+def untrained(experiment: Experiment, judge: Judge) -> Weights:
+    """The network that the first task started from, made as in its training."""
+    args, flags = args_from(experiment.flags), experiment.flags
+    pl.seed_everything(args.seed, workers=True, verbose=False)
+    learner = build_learner(args, judge.data.num_classes, 0)
+    take_up(learner, args, experiment, 0)
+    kept = experiment.task_folder(0) / "features" / "untrained"
+    key = f"untrained, seed {args.seed}, {flags['pretrained_model']}"
+    return Weights(learner.state_dict(), key, experiment.folder, "--experiment", kept)
+
+
+def accuracies(judge: Judge, weights: Weights, task: int, title: str) -> dict[str, list[float]]:
+    """Head -> accuracy in 0-1 on the test images of each task."""
+    found = judge.correct(weights, task, title)
+    return {head: mean_by_task(correct, judge.data.split.test) for head, correct in found.items()}
+
+
+# One checkpoint.
+
+
+def evaluate_checkpoint(asked: Asked, args: Args) -> None:
+    """Judge one model, print its accuracies and, with --out, write them to a file.
+
+    Raises:
+        UsageError: the checkpoint or the data are missing or unfit.
+    """
+    if asked.tasks is not None:
+        raise UsageError("--tasks: goes with --experiment; of one checkpoint, --task_idx names its task")
+    path, flag = asked.checkpoint(args)
+    flags: dict[str, Any] = {}
+    with tolerated(args.dry_run and not path.is_file(), f"{flag} {path}: not on this machine"):
+        flags = load_task(path, flag)["flags"]
+    model = of_checkpoint(flags, args)
+    protocol = build_protocol(asked, args, model, args.method or flags.get("method", ""))
+    lines = (
+        f"checkpoint     {path}, encoder {model.encoder}",
+        f"data           {model.dataset}, {model.split_strategy} split, {model.num_tasks} tasks",
+        f"protocol       {protocol}",
+    )
+    print("\n".join(lines), flush=True)
+    data = open_if_there(model)
+    if args.dry_run or data is None:
+        return
+    out = None if asked.out is None else Path(asked.out)
+    judge = Judge(model, data, protocol)
+    kept = None if out is None else out / "features"
+    found = judge.correct(Weights.load(path, flag, kept), model.task_idx, path.name)
+    results = {head: summary(correct, data) for head, correct in found.items()}
+    for head, result in results.items():
+        show_one(head, result["accuracy_by_task"], result["accuracy_over_images"], data.task_names)
+        if out is not None:
+            about = {"checkpoint": str(path), "settings": protocol.settings(), "task_names": data.task_names}
+            write_json(out / f"{head}.json", {"head": head, **result, **about})
+    log_one(evaluation_logger(args, out or Path.cwd(), args.name, protocol.settings()), results)
+
+
+def summary(correct: Tensor, data: Data) -> dict[str, Any]:
+    """Accuracies in 0-1: on each task, their mean, and over all test images, whatever task they belong to."""
+    row = mean_by_task(correct, data.split.test)
+    images = torch.cat(data.split.test).unique()
+    return {
+        "accuracy_by_task": row,
+        "mean_accuracy_over_tasks": fmean(row),
+        "accuracy_over_images": float(correct[images].float().mean()),
+    }
+
+
+def open_if_there(model: Args) -> Data | None:
+    """The data; None in a dry run without them."""
+    # Training needs batches full of images and some to replay; a linear layer does not.
+    model.batch_size, model.replay = 2, False
+    dataset_info(model.dataset)
+    try:
+        return open_data(model)
+    except DataMissing as error:
+        if not model.dry_run:
+            raise
+        print(f"not checked: {error}")
+        return None
+
+
+@contextmanager
+def tolerated(tolerate: bool, line: str) -> Iterator[None]:
+    """In a dry run, say what a real run would stop at, and go on."""
+    try:
+        yield
+    except UsageError:
+        if not tolerate:
+            raise
+        print(f"not checked: {line}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -83,6 +84,10 @@ class Experiment:
         """What a task reached."""
         return self.folder / f"task{task_idx}" / "accuracy.json"
 
+    def evaluation(self, task_idx: int, head: str) -> Path:
+        """What a head reached that was evaluated after the training."""
+        return self.folder / f"task{task_idx}" / "evaluation" / f"{head}.json"
+
     def done(self, task_idx: int) -> bool:
         """Is a task through. Its accuracies are the last thing that it writes."""
         return self.accuracy(task_idx).exists() and self.checkpoint(task_idx).exists()
@@ -127,8 +132,30 @@ class Experiment:
             seconds: of training.
         """
         content = {"heads": accuracy, "baseline": baseline, "seconds": seconds}
-        self.task_folder(task_idx)
+        earlier = self.task_folder(task_idx) / "evaluation"  # of a model that is no more
+        shutil.rmtree(earlier, ignore_errors=True)
         write_json(self.accuracy(task_idx), content)
+
+    def write_evaluation(
+        self,
+        task_idx: int,
+        head: str,
+        accuracy: list[float],
+        baseline: list[float] | None,
+        settings: dict[str, Any],
+    ) -> None:
+        """Write down what a head reached in an evaluation after the training; what the training wrote stays.
+
+        Args:
+            task_idx: the task after which it was judged.
+            head: its name.
+            accuracy: in 0-1, on the test images of each task.
+            baseline: the same of the untrained network, for the first task.
+            settings: what the accuracies depend on besides model and data. Tasks with different ones share no matrix.
+        """
+        path = self.evaluation(task_idx, head)
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, {"accuracy": accuracy, "baseline": baseline, "settings": settings})
 
 
 def experiment_folder(base: str, name: str | None, title: str) -> Path:

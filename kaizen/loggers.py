@@ -30,6 +30,30 @@ def build_loggers(args: Args, folder: Path, group: str, task_idx: int) -> list[L
     return loggers
 
 
+def evaluation_logger(args: Args, folder: Path, group: str, protocol: dict[str, Any]) -> list[Logger]:
+    """For --wandb, one run of its own in the experiment's group.
+
+    Args:
+        args: flags of the evaluation.
+        folder: for what WandB writes.
+        group: the experiment's name, or that of the evaluation.
+        protocol: the configuration that WandB shows.
+    """
+    if not args.wandb:
+        return []
+    run = WandbLogger(
+        project=args.project,
+        entity=args.entity,
+        offline=is_offline(args),
+        group=group,
+        job_type="evaluation",
+        name=f"{args.name}-evaluation",
+        save_dir=folder,
+        config=protocol,
+    )
+    return [run]
+
+
 def log_results(loggers: list[Logger], results: dict[str, Any], folder: Path) -> None:
     """To WandB: accuracies after this task, and once all tasks are through the matrix, the metrics and the plots."""
     for logger in loggers:
@@ -51,6 +75,17 @@ def log_results(loggers: list[Logger], results: dict[str, Any], folder: Path) ->
         pictures = sorted((folder / "plots").glob(pattern))
         run.log({f"plots/{path.stem}": wandb.Image(str(path)) for path in pictures})
         run.finish()
+
+
+def log_one(loggers: list[Logger], results: dict[str, dict[str, Any]]) -> None:
+    """To WandB: the accuracies of one checkpoint, by head."""
+    for logger in loggers:
+        assert isinstance(logger, WandbLogger)
+        for head, found in results.items():
+            by_task = {f"accuracy/{head}/task{j}": value for j, value in enumerate(found["accuracy_by_task"])}
+            overall = {f"{head}/{name}": value for name, value in found.items() if isinstance(value, float)}
+            logger.experiment.summary.update({**by_task, **overall})
+        logger.experiment.finish()
 
 
 def is_offline(args: Args) -> bool:

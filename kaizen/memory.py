@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kaizen.cli import image_size
 from kaizen.data.loaders import evaluation_loader
 from kaizen.data.replay import Memory, flatten, groups_of, herd, select_replay
-from kaizen.evaluate import extract_features
 from kaizen.experiment import Experiment
+from kaizen.features import extract_features
 from kaizen.files import read_json, write_json
 from kaizen.learner import ContinualLearner
 from kaizen.plan import Data, replay_limits, replayed
@@ -63,5 +64,5 @@ def _rank(learner: ContinualLearner, data: Data, group: Tensor, count: int) -> T
         return group[:0]
     args = learner.args
     loader = evaluation_loader(data.train, group, image_size(args), EVALUATION_BATCH, args.num_workers)
-    feats, _, indices = extract_features(learner.method.encoder, learner.eval_view, loader, learner.device)
-    return indices[herd(feats, count)].cpu()
+    found = extract_features(learner.method.encoder, learner.eval_view, loader, learner.device)
+    return found.indices[herd(F.normalize(found.feats, dim=1), count)].cpu()

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn, track
 from rich.progress import Progress as Bar
 
 from kaizen.learner import ContinualLearner
 
 LINES_PER_TASK = 10
+T = TypeVar("T")
+
+
+def watched(items: Iterable[T], title: str, total: int) -> Iterator[T]:
+    """Hand on items one by one: a bar in a terminal, that goes when it is through; one line in a log file.
+
+    Args:
+        items: what takes its time.
+        title: what stands before the bar.
+        total: how many items there are.
+    """
+    console, started = Console(), time.monotonic()
+    if console.is_terminal:
+        yield from track(items, title, total, console=console, transient=True)
+    else:
+        yield from items
+        print(f"{title}, {_clock(time.monotonic() - started)}", flush=True)
 
 
 class Progress(pl.Callback):

@@ -2,7 +2,8 @@
 
 An experiment's folder holds ``experiment.json`` (name, flags, tasks, task_names, seeds, versions) and, for
 every finished task, ``task<k>/accuracy.json``: per evaluated head the accuracies on all T tasks (fractions in
-0-1), in task 0 also those of the untrained network as the baseline, and the seconds that training took.
+0-1), in task 0 also those of the untrained network as the baseline, and the seconds that training took. Heads that
+were evaluated later have ``task<k>/evaluation/<head>.json``: accuracies, baseline, and the settings they depend on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kaizen import plots
@@ -33,7 +35,9 @@ def collect(folder: Path) -> Results:
 
     Returns:
         ``{"heads": {name: {"accuracy_matrix", "baseline", <one key per metric>}}, "flags", "seeds",
-        "versions", "tasks", "task_names", "num_tasks", "tasks_done", "seconds_per_task"}``, in this order.
+        "versions", "tasks", "task_names", "num_tasks", "tasks_done", "seconds_per_task", "waiting"}``, in this
+        order. A head that was evaluated later is among the heads once it has a row for every finished task, all
+        made with the same settings; until then ``waiting`` says for which tasks it has rows.
 
     Raises:
         UsageError: naming the file that is missing, broken, or at odds with the others.
@@ -49,6 +53,7 @@ def collect(folder: Path) -> Results:
             raise UsageError(
                 f"{path}: evaluates other heads than task 0; run both tasks with the same evaluation flags"
             )
+    waiting = _add_evaluations(folder, finished, num_tasks)
     return {
         "heads": {name: _head(name, finished) for name in finished[0]["heads"]},
         "flags": experiment["flags"],
@@ -59,6 +64,7 @@ def collect(folder: Path) -> Results:
         "num_tasks": num_tasks,
         "tasks_done": len(finished),
         "seconds_per_task": [task["seconds"] for task in finished],
+        "waiting": waiting,
     }
 
 
@@ -102,6 +108,23 @@ def show(results: Results, console: Console | None = None) -> None:
         for name, head in results["heads"].items():
             console.print(_matrix_table(name, head["accuracy_matrix"], results["task_names"]))
     console.print(_metrics_table(results))
+    for name, tasks in results["waiting"].items():
+        complete = len(tasks) == results["tasks_done"]
+        have = "not all with the same settings" if complete else f"for task {', '.join(map(str, tasks))} alone"
+        console.print(f"{name}: has rows {have}; its matrix waits for all finished tasks", markup=False)
+
+
+def show_one(head: str, row: list[float], over_images: float, task_names: list[str]) -> None:
+    """Print what one model reaches: on each task, on average over the tasks, and over all test images."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    table = _table(f"{head}: accuracy", "on", "")
+    for task, (name, value) in enumerate(zip(task_names, row, strict=True)):
+        table.add_row(escape(f"task {task}: {name if len(name) < 50 else f'{name[:47]}...'}"), _cell(value))
+    table.add_row("mean over tasks", _cell(fmean(row)))
+    table.add_row("over all test images", _cell(over_images))
+    Console().print(table)
 
 
 def _task_file(folder: Path, task: int) -> Path:
@@ -131,6 +154,39 @@ def _read_task(path: Path, num_tasks: int) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(f"{path}: {error}; restore the file or run its task again") from error
     return task
+
+
+def _add_evaluations(folder: Path, finished: list[dict[str, Any]], num_tasks: int) -> dict[str, list[int]]:
+    """Put the heads that were evaluated for all finished tasks beside those of the training.
+
+    Returns:
+        The other evaluated heads, and the tasks they have a row for.
+    """
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for task in range(len(finished)):
+        for path in sorted((folder / f"task{task}" / "evaluation").glob("*.json")):
+            if path.stem not in finished[0]["heads"]:  # the training judged it itself
+                found.setdefault(path.stem, {})[task] = _read_evaluation(path, num_tasks)
+    waiting = {}
+    for name, rows in found.items():
+        if len(rows) < len(finished) or any(row["settings"] != rows[0]["settings"] for row in rows.values()):
+            waiting[name] = sorted(rows)
+            continue
+        for task, row in rows.items():
+            finished[task]["heads"][name] = row["accuracy"]
+        finished[0]["baseline"] = {**(finished[0]["baseline"] or {}), name: rows[0]["baseline"]}
+    return waiting
+
+
+def _read_evaluation(path: Path, num_tasks: int) -> dict[str, Any]:
+    content = _read(path, ("accuracy", "baseline", "settings"))
+    try:
+        check_row(content["accuracy"], num_tasks, "accuracy")
+        if content["baseline"] is not None:
+            check_row(content["baseline"], num_tasks, "baseline")
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path}: {error}; delete the file or evaluate again") from error
+    return content
 
 
 def _head(name: str, finished: list[dict[str, Any]]) -> dict[str, Any]:

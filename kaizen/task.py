@@ -36,8 +36,8 @@ from kaizen.data.loaders import Batch, evaluation_loader, training_loader
 from kaizen.data.views import EvalTransform, ViewOptions, Views, ViewTransform
 from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
 from kaizen.embedding import draw_embedding, method_at_hand
-from kaizen.evaluate import knn_accuracy_by_task
 from kaizen.experiment import Experiment
+from kaizen.knn import knn_accuracy_by_task
 from kaizen.learner import ContinualLearner
 from kaizen.loggers import build_loggers, log_results
 from kaizen.memory import EVALUATION_BATCH, remember

@@ -1,163 +1,212 @@
-"""The published command lines of CaSSLe: a dry run takes each of them as it is, and plans what it asks for."""
-
 from __future__ import annotations
 
-import csv
+import argparse
 import os
+import shutil
 import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from helpers import class_folders, command_line, run_experiment
+import torch
+from helpers import changed, learner_of, state_of
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.parsing import AttributeDict
+from torch import Tensor
 
-import main_continual
-from kaizen.args import core_flags
-from kaizen.data.datasets import DATASETS
-from kaizen.distillers import FEATURE_DISTILLERS, SPELLINGS
-from kaizen.files import read_json
-from kaizen.methods import METHODS
-from main_continual import ROOT
+from kaizen.args import UsageError
+from kaizen.checkpoint import OPTIONAL, load_part, load_task, restore
+from kaizen.learner import ContinualLearner
+from kaizen.models.heads import mlp
+from kaizen.published import PARTS, Inert, our_names, read_weights, translate
 
-SPLITS = next(item.choices for item in core_flags() if item.name == "split_strategy")
-
-
-def commands(name: str) -> dict[str, list[str]]:
-    """Name -> words, of one of the lists."""
-    lines = (Path(__file__).parent / "published" / name).read_text().splitlines()
-    return {title: words.split() for title, words in (line.split("\t") for line in lines)}
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
-TRAINING = commands("cassle_training.txt")
+def published_name(name: str, layers: int) -> str | None:
+    """Our name -> Kaizen's, by hand and the other way round than the product does it; None where it has none."""
+    for theirs, ours in PARTS.items():
+        if theirs == "distill_predictor" or not (name == ours or name.startswith(f"{ours}.")):
+            continue
+        rest = name.removeprefix(ours)
+        if theirs in ("classifier", "online_eval_classifier"):
+            _, position, kind = rest.split(".")
+            layer = "fc_output" if int(position) == 2 * layers else f"fc_{int(position) // 2}"
+            rest = f".{layer}.{kind}"
+        return theirs + (rest.replace(".0.", ".") if theirs == "momentum_classifier" else rest)
+    return None
 
 
-def value(words: list[str], flag: str) -> str:
-    """What a flag was given last, or nothing."""
-    found = [after for word, after in zip(words, [*words[1:], ""], strict=True) if word == f"--{flag}"]
-    return found[-1] if found else ""
+def published_state(learner: ContinualLearner, layers: int = 0) -> dict[str, Tensor]:
+    names = {name: published_name(name, layers if name.startswith("classifier.") else 0) for name in state_of(learner)}
+    return {theirs: value for ours, value in state_of(learner).items() if (theirs := names[ours])}
 
 
-def not_built(words: list[str]) -> list[str]:
-    """What a command asks for and this version does not have."""
-    distillers = {"", *FEATURE_DISTILLERS, *SPELLINGS}
-    tables = {"method": METHODS, "distiller": distillers, "dataset": DATASETS, "split_strategy": SPLITS}
-    return [f"--{flag} {value(words, flag)}" for flag, known in tables.items() if value(words, flag) not in known]
+def lightning_file(path: Path, state: dict[str, Tensor], **more: Any) -> Path:
+    """As Lightning 1.5 lays it out, with objects among the hyper-parameters."""
+    namespace = argparse.Namespace(lr=0.3, data_dir=Path("/data"), gpus=[0], tasks=(torch.arange(3), torch.arange(3)))
+    content = {
+        "epoch": 499,
+        "global_step": 19500,
+        "pytorch-lightning_version": "1.5.10",
+        "state_dict": state,
+        "callbacks": {ModelCheckpoint: {"best_model_score": np.float64(0.5), "dirpath": Path("models")}},
+        "optimizer_states": [{"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 1.0}]}],
+        "lr_schedulers": [{"last_epoch": 499, "base_lrs": {1.0, 0.1}}],
+        "hparams_name": "kwargs",
+        "hyper_parameters": AttributeDict(args=namespace, kinds={int, Path}, size=np.array([32])),
+        **more,
+    }
+    torch.save(content, path)
+    return path
 
 
-def filled_in(words: list[str], place: Path) -> list[str]:
-    """The command with folders that do not exist in the place of its variables."""
-    paths = {"$DATA_DIR": f"{place}/data", "$PRETRAINED_PATH": f"{place}/weights.ckpt"}
-    for name, path in paths.items():
-        words = [word.replace(name, path) for word in words]
-    return words
+def weights(path: Path) -> dict[str, Any]:
+    return load_task(path, "--pretrained_model")
 
 
-def script_of(words: list[str]) -> str:
-    """The command in the form in which it was published."""
-    flags = " ".join(words).replace(" --", " \\\n    --")
-    return f"# {value(words, 'name')}\npython3 main_continual.py \\\n    {flags} \n"
+FLAGS = ("--classifier_layers", "12", "--online_evaluation", "--momentum_classifier")
 
 
-def start(place: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    arguments = [sys.executable, str(ROOT / command[0]), *command[1:]]
-    return subprocess.run(arguments, cwd=place, env=environment, capture_output=True, text=True, timeout=120)
+@pytest.mark.parametrize("method", ["simclr", "byol", "mocov2plus", "vicreg"])
+def test_a_whole_model_comes_over(tmp_path: Path, method: str) -> None:
+    torch.manual_seed(3)
+    distill = ("--distiller", "contrastive", "--distiller_classifier", "soft_label")
+    there = learner_of(*FLAGS, *distill, method=method, task_idx=1)
+    with torch.no_grad():
+        for value in there.state_dict().values():
+            value.add_(1)
+    path = lightning_file(tmp_path / "model.ckpt", published_state(there, layers=1))
+    here = learner_of(*FLAGS, *distill, method=method, task_idx=1)
+    before = state_of(here)
+    aside = restore(here, weights(path), path, "--pretrained_model", OPTIONAL)
+    besides = ["callbacks", "hyper_parameters", "lr_schedulers", "optimizer_states"]
+    assert aside == sorted([*besides, "frozen_classifier", "frozen_encoder", "frozen_projector"])
+    loaded = {name for name in before if not name.startswith("frozen.")}
+    assert loaded <= changed(here, before)
+    assert {name for name in changed(here, state_of(there))} <= set(before) - loaded
 
 
-def check_plan(out: str, words: list[str]) -> None:
-    """Does the printed plan hold what the command asks for."""
-    lines = out.splitlines()
-    plan = {line.split()[0]: line for line in lines if line.startswith(("method", "data ", "files"))}
-    tasks, batch = int(value(words, "num_tasks")), int(value(words, "batch_size"))
-    gpus = value(words, "gpus")
-    assert f" {value(words, 'method')}, encoder {value(words, 'encoder')}, " in plan["method"]
-    assert f" {value(words, 'dataset')}, {value(words, 'split_strategy')} split, {tasks} tasks" in plan["data"]
-    assert plan["files"].endswith(f"-{value(words, 'name')}/")
-
-    rate = next(line for line in lines if line.startswith("learning rate"))
-    devices = len(gpus.split(","))
-    assert float(rate.split()[2]) == pytest.approx(float(value(words, "lr")) * batch * devices / 256)
-    assert f", {value(words, 'scheduler')}; classifier {value(words, 'classifier_lr') or 0.3}" in rate
-
-    assert sum(line.startswith("task ") for line in lines) == tasks
-    assert lines.count(f"  epochs       {value(words, 'max_epochs')} in batches of {batch}") == tasks
-    distilled = [i for i, line in enumerate(line for line in lines if "  terms " in line) if "distill_features" in line]
-    assert distilled == (list(range(1, tasks)) if "--distiller" in words else [])
-
-    unchecked = [line.removeprefix("not checked: ") for line in lines if line.startswith("not checked: ")]
-    assert sum(line.startswith(f"--gpus {gpus}: ") for line in unchecked) == (devices > 1)
-    assert sum(line.startswith("--pretrained_model ") for line in unchecked) == ("--pretrained_model" in words)
-    assert any(value(words, "data_dir") in line for line in unchecked)
-    assert sum(line.startswith("--dali: ") for line in lines) == ("--dali" in words)
+def test_a_bare_state_dict(tmp_path: Path) -> None:
+    there = learner_of(*FLAGS)
+    path = tmp_path / "state.pth"
+    for state in (published_state(there, layers=1), state_of(there)):
+        torch.save(state, path)
+        assert restore(learner_of(*FLAGS), weights(path), path, "--pretrained_model", ()) == []
+        assert weights(path)["flags"] == {}
 
 
-def test_the_lists_are_whole() -> None:
-    linear = commands("cassle_linear.txt")
-    assert (len(TRAINING), len(linear)) == (52, 65)
-    for words in (*TRAINING.values(), *linear.values()):
-        assert words[0] == "--dataset" and not [word for word in words if word.startswith("-") and word[:2] != "--"]
-        assert value(words, "data_dir").startswith("$DATA_DIR")
+def test_cassles_names(tmp_path: Path) -> None:
+    there = learner_of("--distiller", "contrastive", task_idx=1)
+    theirs = {
+        name.replace("feature_extractor_distill_", "distill_").replace("fc_output.", ""): value
+        for name, value in published_state(there).items()
+    }
+    assert {"classifier.weight", "classifier.bias", "distill_predictor.0.weight"} <= theirs.keys()
+    path = lightning_file(tmp_path / "model.ckpt", {**theirs, "swav_loss.queue": torch.zeros(1)})
+    here = learner_of("--distiller", "contrastive", task_idx=1)
+    aside = restore(here, weights(path), path, "--pretrained_model", OPTIONAL)
+    assert "swav_loss" in aside and "classifier" not in aside and "distill_features" not in aside
 
 
-@pytest.mark.parametrize("name", TRAINING)
-def test_a_dry_run_of_a_published_script(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    if missing := not_built(TRAINING[name]):
-        pytest.skip(f"not built yet: {', '.join(missing)}")
-    monkeypatch.chdir(tmp_path)
-    words = filled_in(TRAINING[name], tmp_path)
-    assert main_continual.main([*words, "--dry_run"]) == 0
-    out, error = capsys.readouterr()
-    assert error == "" and list(tmp_path.iterdir()) == []
-    check_plan(out, words)
+def test_what_is_missing_there_begins_anew(tmp_path: Path) -> None:
+    path = lightning_file(tmp_path / "model.ckpt", published_state(learner_of()))
+    anew = restore(learner_of(*FLAGS), weights(path), path, "--pretrained_model", OPTIONAL)
+    assert {"classifier", "probes"} <= set(anew)  # the classifier there has no hidden layer
 
 
-def test_a_published_command_in_a_process_of_its_own(tmp_path: Path) -> None:
-    words = filled_in(TRAINING["cifar/barlow_distill"], tmp_path)
-    done = start(tmp_path, "main_continual.py", *words, "--dry_run")
-    assert (done.returncode, done.stderr) == (0, "")
-    check_plan(done.stdout, words)
+def test_another_architecture_is_one_line(tmp_path: Path) -> None:
+    state = published_state(learner_of())
+    state["encoder.0.weight"] = torch.zeros(8, 3, 7, 7)
+    path = lightning_file(tmp_path / "model.ckpt", state)
+    with pytest.raises(UsageError, match=r"--pretrained_model .*encoder.0.weight is \(8, 3, 7, 7\) there"):
+        restore(learner_of(), weights(path), path, "--pretrained_model", OPTIONAL)
+    with pytest.raises(UsageError, match=r"--x .*: another architecture; classifier.0.bias is \(10,\) there"):
+        load_part(mlp([8, 4]), weights(path)["state"], "classifier.", path, "--x")
+    with pytest.raises(UsageError, match="classifier.2.bias is missing there"):
+        load_part(mlp([8, 10, 10]), weights(path)["state"], "classifier.", path, "--x")
+    del state["encoder.1.running_mean"]
+    lightning_file(path, state | {"encoder.0.weight": torch.zeros(8, 3, 3, 3)})
+    with pytest.raises(UsageError, match="encoder.1.running_mean is missing there"):
+        restore(learner_of(), weights(path), path, "--pretrained_model", OPTIONAL)
 
 
-def test_a_published_script_through_the_launcher(tmp_path: Path) -> None:
-    words = TRAINING["cifar/vicreg_distill"]
-    (tmp_path / "vicreg_distill.sh").write_text(script_of(words))
-    variables = {"DATA_DIR": f"{tmp_path}/data", "PRETRAINED_PATH": f"{tmp_path}/weights.ckpt"}
-    done = start(tmp_path, "job_launcher.py", "--script", "vicreg_distill.sh", "--dry_run", **variables)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [path.name for path in tmp_path.iterdir()] == ["vicreg_distill.sh"]
-    check_plan(done.stdout, filled_in(words, tmp_path))
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": {}},
+        {"state_dict": {"classifier.weight": torch.zeros(1)}},
+        {"state_dict": {"encoder.conv1.weight": 1}},
+        {"state_dict": [torch.zeros(1)]},
+        {1: torch.zeros(1)},
+        torch.zeros(3),
+    ],
+)
+def test_a_file_without_an_encoder(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "other.ckpt"
+    torch.save(content, path)
+    assert translate(content) is None
+    with pytest.raises(UsageError, match="not a checkpoint of Kaizen or CaSSLe"):
+        weights(path)
 
 
-# What the published scripts say about devices and files, in plans and in real runs.
+class Trap:
+    """Runs a call when it is unpickled, and sets state on what comes out."""
 
-MACHINE = ("--dali", "--sync_batchnorm", "--accelerator", "ddp", "--save_checkpoint", "--distiller_library", "default")
+    def __init__(self, function: Any, *args: Any) -> None:
+        self.call = (function, args)
 
-
-@pytest.mark.usefixtures("tiny")
-def test_a_plan_for_several_devices(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main_continual.main(command_line(*MACHINE, "--gpus", "0,1", "--lr", "0.4", "--dry_run")) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("learning rate  0.2 (0.4 x 64 x 2 devices / 256)") for line in lines)
-    (unchecked,) = (line for line in lines if line.startswith("not checked: "))
-    assert unchecked.startswith("not checked: --gpus 0,1: ") and unchecked.endswith("--gpus 0 --batch_size 128")
-    assert not any("no CUDA here" in line for line in lines)
+    def __reduce__(self) -> Any:
+        return (*self.call, {"__class__": dict})
 
 
-@pytest.mark.usefixtures("tiny")
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(("every", "looks"), [("9999", 0), ("2", 1)])
-def test_looks_at_the_test_images(tmp_path: Path, every: str, looks: int) -> None:
-    data = class_folders(tmp_path / "data")
-    flags = (*MACHINE, "--gpus", "0", "--check_val_every_n_epoch", every, "--max_epochs", "3", "--num_tasks", "2")
-    experiment = run_experiment(command_line("--data_dir", str(data), *flags, dataset="custom"), tmp_path / "run")
-    for task in range(2):
-        with (experiment.task_folder(task) / "metrics.csv").open() as file:
-            rows = list(csv.DictReader(file))
-        assert sum(bool(row.get("val/classifier/task0")) for row in rows) == looks
-        assert {len(row) for row in read_json(experiment.accuracy(task))["heads"].values()} == {2}
-        assert experiment.done(task)
+@pytest.mark.parametrize("place", ["hyper_parameters", "callbacks", "state_dict"])
+@pytest.mark.parametrize("function", [os.system, subprocess.call, shutil.rmtree, eval, exec, getattr, Path.touch])
+def test_nothing_that_the_file_names_is_run(tmp_path: Path, place: str, function: Any) -> None:
+    victim, mark = tmp_path / "victim", tmp_path / "ran"
+    victim.mkdir()
+    arguments: dict[Any, tuple[Any, ...]] = {
+        os.system: (f"touch {mark}",),
+        subprocess.call: (["touch", str(mark)],),
+        shutil.rmtree: (str(victim),),
+        eval: (f"open({str(mark)!r}, 'w')",),
+        exec: (f"open({str(mark)!r}, 'w')",),
+        getattr: (Path(mark), "touch"),
+        Path.touch: (mark,),
+    }
+    state: Any = published_state(learner_of())
+    trap = Trap(function, *arguments[function])
+    more = {place: {**state, "encoder.trap": trap} if place == "state_dict" else {"trap": trap}}
+    path = lightning_file(tmp_path / "evil.ckpt", state, **more)
+    try:
+        weights(path)
+    except UsageError as error:
+        assert "damaged" in str(error) or "not a checkpoint" in str(error)
+    assert victim.exists() and not mark.exists()
+
+
+def test_the_traps_work(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    path = lightning_file(tmp_path / "evil.ckpt", {}, callbacks=Trap(os.system, f"touch {mark}"))
+    with pytest.raises(AttributeError):
+        torch.load(path, weights_only=False)  # the state that it sets does not fit an int
+    assert mark.exists()
+
+
+def test_strange_objects_become_inert_for_one_file_only(tmp_path: Path) -> None:
+    path = lightning_file(tmp_path / "model.ckpt", published_state(learner_of()))
+    content = read_weights(path)
+    assert isinstance(content["hyper_parameters"]["args"], Inert)
+    assert content["hyper_parameters"]["args"].__dict__ == {}
+    with pytest.raises(Exception, match="Unsupported global"):
+        torch.load(path, weights_only=True)
+
+
+def test_unknown_parts_have_no_name_here() -> None:
+    names = our_names(["encoder.conv1.weight", "teacher.weight", "classifier.fc_output.bias", "classifier.fc_0.bias"])
+    assert names == {
+        "encoder.conv1.weight": "method.encoder.conv1.weight",
+        "classifier.fc_output.bias": "classifier.2.bias",
+        "classifier.fc_0.bias": "classifier.0.bias",
+    }

@@ -19,9 +19,9 @@ from kaizen.learner import ContinualLearner
 from kaizen.methods import METHODS, Output
 from kaizen.models.frozen import FrozenOutput
 from kaizen.optim import Groups, build_optimizer
+from kaizen.published import our_names
 
 from .golden import arrays, below, gradients_of, records, require
-from .mapping import our_names
 from .tiny import tiny_learner
 
 RECORDS, BATCH = records("steps.json"), arrays("step_batch.npz")
@@ -106,6 +106,7 @@ def skip_unbuilt(case: str) -> None:
 def restore(learner: ContinualLearner, state: dict[str, Tensor]) -> dict[str, str]:
     """Load a recorded state: every name of ours is in it, and every name of it is one of ours."""
     names = our_names(state)
+    assert names.keys() == state.keys()
     assert len(set(names.values())) == len(names)
     learner.load_state_dict({names[name]: value for name, value in state.items()}, strict=True)
     return names

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import changed, state_of
 from torch import Tensor, nn
 
 from kaizen.data.images import MemoryImages
 from kaizen.data.loaders import evaluation_loader
-from kaizen.evaluate import extract_features, knn_accuracy_by_task
+from kaizen.knn import knn_accuracy_by_task
 
 CPU = torch.device("cpu")
 
@@ -58,14 +57,3 @@ def test_unlabelled_images_have_no_vote() -> None:
     assert accuracy(train, test, [[0]], k=1) in ([0.0], [1.0])
     train = images_of([5, 5, 5, 20, 100], [-1, -1, -1, 0, 1])
     assert accuracy(train, test, [[0]], k=1) == [1]
-
-
-def test_features_have_unit_length_each_image_once_and_nothing_is_changed() -> None:
-    encoder = Levels().train()
-    before = state_of(encoder)
-    loader = evaluation_loader(TRAIN, torch.tensor([8, 0, 4]), 4, 2, 0)
-    feats, targets, indices = extract_features(encoder, nn.Identity(), loader, CPU)
-    torch.testing.assert_close(feats.norm(dim=1), torch.ones(3))
-    assert (targets.tolist(), indices.tolist()) == ([2, 0, 1], [8, 0, 4])
-    assert changed(encoder, before) == set() and encoder.training and encoder.norm.training
-    assert not feats.requires_grad

@@ -1,0 +1,182 @@
+"""Judging a model by a protocol: from a checkpoint to what it gets right on each test image."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kaizen.args import Args, UsageError
+from kaizen.checkpoint import load_part, load_task
+from kaizen.cli import gpu_index, image_size, uses_cuda
+from kaizen.data.loaders import evaluation_loader
+from kaizen.data.views import EvalTransform
+from kaizen.features import Features, extract_features, kept_features
+from kaizen.knn import knn_correct
+from kaizen.linear import train_linear
+from kaizen.models.encoders import build_encoder
+from kaizen.models.heads import mlp
+from kaizen.plan import Data, channel_statistics, probe_indices
+from kaizen.progress import watched
+from kaizen.protocols import Protocol
+
+BATCH = 256
+# Heads of a checkpoint: name -> where its weights stand, and those of the encoder that it looks at.
+HEADS = {
+    "classifier": ("classifier.", "method.encoder."),
+    "online": ("probes.online.", "method.encoder."),
+    "momentum_online": ("probes.momentum_online.", "method.momentum.encoder."),
+}
+PARTS = {"method.encoder.": "encoder", "method.momentum.encoder.": "momentum_encoder"}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model to judge.
+
+    Attributes:
+        state: names of `ContinualLearner` -> tensors.
+        key: what kept features of this model are known by.
+        path, flag: where it comes from, for messages.
+        kept: folder for its features, or None.
+    """
+
+    state: dict[str, Tensor]
+    key: str
+    path: Path
+    flag: str
+    kept: Path | None
+
+    @classmethod
+    def load(cls, path: Path, flag: str, kept: Path | None) -> Weights:
+        """Those of a checkpoint. Raises UsageError where it is missing or damaged."""
+        state = load_task(path, flag)["state"]
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return cls(state, digest.hexdigest(), path, flag, kept)
+
+
+class Judge:
+    """Judges models on one data set.
+
+    Args:
+        args: flags of the model and its data.
+        data: opened with them.
+        protocol: how.
+
+    Raises:
+        UsageError: there is nothing to judge with.
+    """
+
+    def __init__(self, args: Args, data: Data, protocol: Protocol) -> None:
+        self.args, self.data, self.protocol = args, data, protocol
+        self.device = torch.device("cuda", gpu_index(args)) if uses_cuda(args) else torch.device("cpu")
+        self.view = EvalTransform(image_size(args), *channel_statistics(args)).to(self.device)
+        if not (data.test.targets >= 0).any():
+            raise UsageError(f"--dataset {args.dataset}: has no labelled test images to judge with")
+
+    def correct(self, weights: Weights, task_idx: int, title: str) -> dict[str, Tensor]:
+        """What a model gets right.
+
+        Args:
+            weights: the model.
+            task_idx: the task that it has learned last; --labels counts from there.
+            title: for progress lines.
+
+        Returns:
+            Head -> one bool per test image.
+
+        Raises:
+            UsageError: the model is of another architecture, or lacks the head.
+        """
+        if self.protocol.name in HEADS:
+            return self._heads(weights, title)
+        bank = self._features(weights, "method.encoder.", "train", title).of(self._labelled(task_idx))
+        if not len(bank.targets):
+            raise UsageError(f"--labels {self.protocol.labels}: no training image of task {task_idx} has a label")
+        test = self._features(weights, "method.encoder.", "test", title)
+        bank, test = bank.to(self.device), test.to(self.device)
+        if self.protocol.name == "knn":
+            found = knn_correct(bank, test, self.data.num_classes, self.protocol.knn_k)
+        else:
+            head = train_linear(bank, self.data.num_classes, self.protocol.linear, f"{title}: linear layer trained")
+            found = head_correct(head, test)
+        return {self.protocol.head: found}
+
+    def _labelled(self, task_idx: int) -> Tensor:
+        args = replace(self.args, online_evaluation_training_data_source=self.protocol.labels)
+        return probe_indices(args, self.data, task_idx)
+
+    def _heads(self, weights: Weights, title: str) -> dict[str, Tensor]:
+        """The heads of the checkpoint, as at the end of its training."""
+        found = {}
+        for name, (prefix, encoder) in HEADS.items():
+            asked = name.endswith(self.protocol.name)  # "online" asks for both probes
+            if not asked or not any(key.startswith(prefix) for key in weights.state):
+                continue
+            head = self._head(weights, prefix)
+            test = self._features(weights, encoder, "test", title).to(self.device)
+            with self._precision():
+                found[name] = head_correct(head, test)
+        if not found:
+            raise UsageError(
+                f"{weights.flag} {weights.path}: has no {self.protocol.name} head; use --protocol linear or knn"
+            )
+        return found
+
+    def _head(self, weights: Weights, prefix: str) -> nn.Module:
+        """A head with as many layers as it has there."""
+        found = {name: t for name, t in weights.state.items() if name.startswith(prefix) and t.ndim == 2}
+        layers = [found[name] for name in sorted(found, key=lambda name: int(name.split(".")[-2]))]
+        head = mlp([layers[0].shape[1], *(len(layer) for layer in layers)])
+        load_part(head, weights.state, prefix, weights.path, weights.flag)
+        if len(layers[-1]) != self.data.num_classes:
+            raise UsageError(
+                f"{weights.flag} {weights.path}: its {self.protocol.name} head has {len(layers[-1])} classes and "
+                f"{self.args.dataset} {self.data.num_classes}; give the --dataset it was trained on"
+            )
+        return head.to(self.device)
+
+    def _features(self, weights: Weights, prefix: str, split: str, title: str) -> Features:
+        """Features of all test images, or of all labelled training images, from disk where they are kept."""
+        args, images = self.args, self.data.test if split == "test" else self.data.train
+        indices = torch.arange(len(images)) if split == "test" else (images.targets >= 0).nonzero().flatten()
+
+        def extract() -> Features:
+            encoder, _ = build_encoder(args.encoder, image_size(args), args.stem_padding, args.encoder_width)
+            load_part(encoder, weights.state, prefix, weights.path, weights.flag)
+            encoder.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            loader = evaluation_loader(images, indices, image_size(args), BATCH, args.num_workers)
+            line = f"{title}: features of {len(indices)} {'test' if split == 'test' else 'training'} images"
+            with self._precision():
+                return extract_features(encoder, self.view, watched(loader, line, len(loader)), self.device)
+
+        path = None if weights.kept is None else weights.kept / f"{PARTS[prefix]}_{split}.pt"
+        return kept_features(path, self._key(weights, images.targets), extract)
+
+    def _key(self, weights: Weights, targets: Tensor) -> dict[str, Any]:
+        """What the features depend on."""
+        names = ("dataset", "train_dir", "val_dir", "domain", "encoder", "precision")
+        flags = {name: getattr(self.args, name, None) for name in names}
+        labels = hashlib.sha256(targets.numpy().tobytes()).hexdigest()
+        normalised = [list(values) for values in channel_statistics(self.args)]
+        return {**flags, "weights": weights.key, "size": image_size(self.args), "norm": normalised, "labels": labels}
+
+    def _precision(self) -> torch.autocast:
+        """That of the training: fp16 on CUDA alone."""
+        kinds = {"16": torch.float16 if self.device.type == "cuda" else None, "bf16": torch.bfloat16}
+        kind = kinds.get(self.args.precision)
+        return torch.autocast(self.device.type, dtype=kind, enabled=kind is not None)
+
+
+@torch.no_grad()
+def head_correct(head: nn.Module, test: Features) -> Tensor:
+    """Which images a head gets right, one bool per test image in the order of the image set."""
+    logits = torch.cat([head(feats) for feats in test.feats.split(BATCH)])
+    return test.in_order_of_images(logits.argmax(dim=1) == test.targets)

@@ -1,0 +1,65 @@
+"""Judging representations without training anything: k nearest neighbours (Wu et al., 2018, arXiv 1805.01978)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from lightly.utils.benchmarking import knn_predict
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from kaizen.data.loaders import Batch
+from kaizen.features import Features, extract_features
+from kaizen.learner import mean_by_task
+
+KNN_TEMPERATURE = 0.07
+
+
+@torch.no_grad()
+def knn_correct(bank: Features, test: Features, num_classes: int, k: int) -> Tensor:
+    """Which images a vote among the nearest training images gets right.
+
+    Args:
+        bank: the images that vote, weighted by exp(cosine / 0.07); unlabelled ones are left out.
+        test: the images to classify.
+        num_classes: over all tasks.
+        k: voters.
+
+    Returns:
+        One bool per test image, in the order of the image set.
+    """
+    labelled = bank.targets >= 0
+    voters, labels = F.normalize(bank.feats[labelled], dim=1), bank.targets[labelled]
+    correct = []
+    for feats, targets in zip(test.feats.split(256), test.targets.split(256), strict=True):
+        query = F.normalize(feats, dim=1)
+        votes = knn_predict(query, voters.T, labels, num_classes, min(k, len(voters)), KNN_TEMPERATURE)
+        correct.append(votes[:, 0] == targets)
+    return test.in_order_of_images(torch.cat(correct))
+
+
+def knn_accuracy_by_task(
+    encoder: nn.Module,
+    view: nn.Module,
+    train: DataLoader[Batch],
+    test: DataLoader[Batch],
+    test_indices: list[Tensor],
+    num_classes: int,
+    k: int,
+    device: torch.device,
+) -> list[float]:
+    """Accuracy in 0-1 on each task's test images of a vote among the nearest training images.
+
+    Args:
+        encoder: judged in evaluation mode.
+        view: uint8 images -> normalised images.
+        train: the labelled images that vote.
+        test: all test images.
+        test_indices: for each task, the indices of its test images.
+        num_classes: over all tasks.
+        k: voters.
+        device: where it runs.
+    """
+    bank = extract_features(encoder, view, train, device)
+    feats = extract_features(encoder, view, test, device)
+    return mean_by_task(knn_correct(bank, feats, num_classes, k), test_indices)
