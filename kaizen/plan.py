@@ -168,24 +168,22 @@ def describe(args: Args, data: Data | None, folder: Path | None) -> list[str]:
 
 def _describe_task(args: Args, data: Data | None, task: int) -> list[str]:
     lines = [f"task {task}", f"  terms        {', '.join(active_terms(args, task))}"]
+    kind = "domain" if args.split_strategy == "domain" else "classes"
     if data is None:
         if name := _name_without_data(args, task):
-            lines.append(f"  {_kind_of_name(args)}{_shorten(name)}")
+            lines.append(f"  {kind:<13}{_shorten(name)}")
         return [*lines, f"  epochs       {args.max_epochs} in batches of {args.batch_size}"]
-    images, labels = len(data.split.train[task]), int((data.visible_targets[data.split.train[task]] >= 0).sum())
+    images = len(data.split.train[task])
+    labels = int((data.visible_targets[data.split.train[task]] >= 0).sum())
     replay = num_replayed(args, data, task)
     steps = max(full_batches(images, args.batch_size), full_batches(replay, args.replay_batch_size))
     lines += [
-        f"  {_kind_of_name(args)}{_shorten(data.task_names[task])}",
+        f"  {kind:<13}{_shorten(data.task_names[task])}",
         f"  images       {images} to train, {len(data.split.test[task])} to test, {replay} replayed",
     ]
     if labels < images:
         lines.append(f"  labels       {labels} of {images} visible in training")
     return [*lines, f"  steps        {args.max_epochs} epochs x {steps} = {args.max_epochs * steps}"]
-
-
-def _kind_of_name(args: Args) -> str:
-    return "domain       " if args.split_strategy == "domain" else "classes      "
 
 
 def _name_without_data(args: Args, task: int) -> str | None:

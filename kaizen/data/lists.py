@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 
@@ -29,7 +29,7 @@ def domain_images(root: Path, domains: Sequence[str], split: str, num_classes: i
     rows = [read_list(root, f"{domain}_{split}.txt", num_classes) for domain in domains]
     names = [str(number) for number in range(num_classes)]
     for path, label in reversed([row for part in rows for row in part]):
-        names[label] = path.parent.name or names[label]
+        names[label] = path.split("/")[-2] if "/" in path else names[label]
     return FolderImages(
         [root / path for part in rows for path, _ in part],
         torch.tensor([label for part in rows for _, label in part]),
@@ -39,7 +39,7 @@ def domain_images(root: Path, domains: Sequence[str], split: str, num_classes: i
     )
 
 
-def read_list(root: Path, name: str, num_classes: int) -> list[tuple[PurePosixPath, int]]:
+def read_list(root: Path, name: str, num_classes: int) -> list[tuple[str, int]]:
     """Paths relative to `root` and class numbers, in the order of the file."""
     file = root / name
     try:
@@ -56,13 +56,13 @@ def read_list(root: Path, name: str, num_classes: int) -> list[tuple[PurePosixPa
     return rows
 
 
-def _row(line: str, place: str, num_classes: int) -> tuple[PurePosixPath, int]:
+def _row(line: str, place: str, num_classes: int) -> tuple[str, int]:
     words = line.rsplit(maxsplit=1)
     if len(words) != 2 or not words[1].isdecimal():
         raise UsageError(f"{place}: {line.strip()!r} is not a path and a class number; repair the line")
-    path, number = PurePosixPath(words[0].strip()), words[1]
+    path, number = words[0].strip(), words[1]
     if int(number) >= num_classes:
         raise UsageError(f"{place}: class {number} is not one of 0 to {num_classes - 1}; repair the line")
-    if path.is_absolute() or ".." in path.parts:
+    if path.startswith("/") or ".." in path.split("/"):
         raise UsageError(f"{place}: {path} leads out of --data_dir; name an image below it")
     return path, int(number)
