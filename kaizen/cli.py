@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 
-from kaizen.args import Args, Flag, UsageError, check_value, core_flags, nearest, parse
+from kaizen.args import Args, Flag, NotReady, UsageError, check_value, core_flags, nearest, parse
+from kaizen.data.checks import check_data, task_count
 from kaizen.data.datasets import dataset_info
 from kaizen.distillers import (
     CLASSIFIER,
     CLASSIFIER_DISTILLERS,
     FEATURE_DISTILLERS,
     FEATURES,
+    SPELLINGS,
     Distiller,
     distiller_flags,
 )
@@ -35,10 +37,12 @@ def read_args(argv: list[str]) -> Args:
     """
     args = parse(argv, _merged(everything_known()))
     method_named(args.method)
+    args.distiller = SPELLINGS.get(args.distiller or "", args.distiller)
     args.method_flags = {**_defaults(own_flags(args)), **args.method_flags}
     for item in own_flags(args):
         args.method_flags[item.name] = _fitted(item, args.method_flags[item.name], args.method)
         check_value(item, args.method_flags[item.name])
+    args.num_tasks = task_count(args)
     check(args)
     return args
 
@@ -106,7 +110,6 @@ def check(args: Args) -> None:
     Raises:
         UsageError: the first one found.
     """
-    info = dataset_info(args.dataset)
     if args.encoder not in ENCODERS:
         raise UsageError(
             f"--encoder {args.encoder}: choose from {', '.join(ENCODERS)}{nearest(args.encoder, ENCODERS)}"
@@ -115,31 +118,29 @@ def check(args: Args) -> None:
         raise UsageError(
             f"--task_idx {args.task_idx}: out of range; the {args.num_tasks} tasks are 0 to {args.num_tasks - 1}"
         )
-    if info.num_classes is not None:
-        check_classes(args, info.num_classes)
+    check_data(args)
     _check_networks(args)
     _check_views(args)
     _check_optimisation(args)
     METHODS[args.method].check_flags(args.method_flags, args.batch_size)
-    gpu_index(args)
-
-
-def check_classes(args: Args, num_classes: int) -> None:
-    """Raises UsageError where the classes cannot be shared out equally."""
-    if args.split_strategy == "class" and num_classes % args.num_tasks:
-        fits = [n for n in range(1, num_classes + 1) if num_classes % n == 0]
-        raise UsageError(
-            f"--num_tasks {args.num_tasks}: does not divide the {num_classes} classes of {args.dataset}; "
-            f"use one of {', '.join(map(str, fits))}"
-        )
+    gpu_indices(args)
+    if not args.save_checkpoint:
+        raise UsageError("--save_checkpoint False: the next task starts from the checkpoint; leave this flag out")
 
 
 def _check_networks(args: Args) -> None:
+    kind = feature_distiller(args)
+    if kind is not None and kind.needs_prototypes and not METHODS[args.method].has_prototypes:
+        fit = ", ".join(name for name, method in METHODS.items() if method.has_prototypes)
+        raise UsageError(
+            f"--distiller {args.distiller}: compares assignments to prototypes, and {args.method} has none; "
+            f"use another distiller, or --method {fit}"
+        )
     if args.distiller_classifier and not args.no_distill and not args.classifier_training:
         raise UsageError(
             f"--distiller_classifier {args.distiller_classifier}: needs a classifier; use --classifier_training True"
         )
-    if not (args.classifier_training or args.online_evaluation or not args.disable_knn_eval):
+    if not (args.classifier_training or args.online_evaluation or not args.disable_knn_eval or args.no_labels):
         raise UsageError(
             "--classifier_training False: nothing is left to evaluate; use --online_evaluation True "
             "or leave out --disable_knn_eval"
@@ -205,14 +206,35 @@ def _check_optimisation(args: Args) -> None:
         raise UsageError("--scheduler step: give the epochs at which the rate drops, e.g. --lr_decay_steps 60 80")
 
 
-def gpu_index(args: Args) -> int:
-    """The GPU that --gpus names, the first one without it. Raises UsageError where it names none, or several."""
+def check_devices(args: Args) -> None:
+    """Raises UsageError where the devices asked for cannot be had."""
+    gpu_index(args)
+    if args.accelerator == "gpu" and not torch.cuda.is_available():
+        raise NotReady("--accelerator gpu: no CUDA here; use auto or cpu")
+
+
+def uses_cuda(args: Args) -> bool:
+    """Is there CUDA, and may it be used."""
+    return torch.cuda.is_available() and args.accelerator != "cpu"
+
+
+def gpu_indices(args: Args) -> list[int]:
+    """The GPUs that --gpus names, the first one without it. Raises UsageError where it names none."""
     parts = [part for part in ("0" if args.gpus is None else args.gpus).split(",") if part]
     if not parts or not all(part.isdecimal() for part in parts):
         raise UsageError(f"--gpus {args.gpus}: give the index of a GPU, e.g. --gpus 0")
-    if len(parts) > 1:
-        raise UsageError(f"--gpus {args.gpus}: one task trains on one GPU; give one index, e.g. --gpus {parts[0]}")
-    index, count = int(parts[0]), torch.cuda.device_count()
+    return [int(part) for part in parts]
+
+
+def gpu_index(args: Args) -> int:
+    """The one GPU to train on. Raises UsageError where --gpus names several, or one that is not there."""
+    index, *others = gpu_indices(args)
+    if others:
+        raise NotReady(
+            f"--gpus {args.gpus}: training on several GPUs is not built yet; give one index, and for the same "
+            f"effective batch and learning rate: --gpus {index} --batch_size {(1 + len(others)) * args.batch_size}"
+        )
+    count = torch.cuda.device_count()
     if count and index >= count:
         raise UsageError(f"--gpus {args.gpus}: this machine has {count}; give an index from 0 to {count - 1}")
     return index

@@ -79,6 +79,8 @@ class ContinualLearner(pl.LightningModule):
             self.frozen = FrozenModel(
                 self.method.encoder, self.method.projector, self.classifier, self.args.frozen_batchnorm
             )
+        if self.distill_features is not None:
+            self.distill_features.keep_teacher(self.method.teaching_prototypes)
 
     # One batch.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kaizen.args import Args
 from kaizen.cli import flags_of, read_args
 from kaizen.data.loaders import Batch
+from kaizen.distillers import FEATURE_DISTILLERS
 from kaizen.experiment import Experiment
 from kaizen.learner import ContinualLearner
 from kaizen.methods import METHODS, Output, SSLMethod, build_method, method_flags
@@ -20,6 +21,13 @@ from kaizen.plan import open_data
 from kaizen.task import build_learner, run_task
 
 FEATURES = 8
+# Every method with every feature distiller; `knowledge` compares prototypes, which not every method has.
+PAIRS = [
+    (method, distiller)
+    for method, kind in METHODS.items()
+    for distiller, teacher in FEATURE_DISTILLERS.items()
+    if kind.has_prototypes or not teacher.needs_prototypes
+]
 # Narrow heads and short queues; what a method does not have, it leaves aside.
 SMALL: dict[str, float] = {"proj_hidden_dim": 8, "output_dim": 6, "pred_hidden_dim": 8, "queue_size": 16}
 SMALL |= {"num_prototypes": 5, "whitening_size": 8}
@@ -131,6 +139,30 @@ def class_folders(
                 width, height = sizes[i % len(sizes)]
                 levels = noise.integers(0, 60, (height, width, channels)) + 190 * label // max(1, len(counts) - 1)
                 Image.fromarray(levels.astype(np.uint8).squeeze(), mode).save(folder / f"{i:02d}.{suffix}")
+    return root
+
+
+def domain_lists(root: Path, domains: Sequence[str], counts: Sequence[int] = (8, 8)) -> Path:
+    """A small DomainNet, `root`/<domain>_{train,test}.txt and <domain>/thing<class>/<number>.png.
+
+    Args:
+        root: made if need be.
+        domains: each gets images of its own brightness.
+        counts: training images of each class in each domain; there are 2 test images of each.
+    """
+    noise = np.random.default_rng(0)
+    for place, domain in enumerate(domains):
+        lines: dict[str, list[str]] = {"train": [], "test": []}
+        for label, count in enumerate(counts):
+            folder = root / domain / f"thing{label}"
+            folder.mkdir(parents=True)
+            for i in range(count + 2):
+                levels = noise.integers(0, 60, (8, 8, 3)) + 40 * place
+                Image.fromarray(levels.astype(np.uint8)).save(folder / f"{i:02d}.png")
+                line = f"{domain}/thing{label}/{i:02d}.png {label}\n"
+                lines["train" if i < count else "test"].append(line)
+        for split, rows in lines.items():
+            (root / f"{domain}_{split}.txt").write_text("".join(rows))
     return root
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as vision
 
-from kaizen.args import UsageError
+from kaizen.args import DataMissing, UsageError
 
 # Beyond this side an image is read anew for each batch by a loader process instead of being kept in memory.
 LARGEST_KEPT = 96
@@ -63,6 +63,8 @@ class ImageSet(Protocol):
 
     targets: Tensor  # (N,) int64, -1 = unlabelled
     class_names: list[str]
+    domains: Tensor | None  # (N,) int64, numbers into domain_names; None without domains
+    domain_names: list[str]
 
     @property
     def in_memory(self) -> bool:
@@ -80,11 +82,19 @@ class MemoryImages:
 
     in_memory = True
 
-    def __init__(self, images: Tensor, targets: Tensor, class_names: list[str]) -> None:
-        """images: uint8 (N, 3, H, W); targets: int64 (N,)."""
+    def __init__(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        class_names: list[str],
+        domains: Tensor | None = None,
+        domain_names: Sequence[str] = (),
+    ) -> None:
+        """images: uint8 (N, 3, H, W); targets and domains: int64 (N,)."""
         self.images = images
         self.targets = targets
         self.class_names = class_names
+        self.domains, self.domain_names = domains, list(domain_names)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -97,11 +107,19 @@ class MemoryImages:
 class FolderImages:
     """Images in files. Small ones of one size are decoded once, at the first read; others anew for each batch."""
 
-    def __init__(self, paths: list[Path], targets: Tensor, class_names: list[str]) -> None:
-        """targets: int64 (N,), in the order of the paths."""
+    def __init__(
+        self,
+        paths: list[Path],
+        targets: Tensor,
+        class_names: list[str],
+        domains: Tensor | None = None,
+        domain_names: Sequence[str] = (),
+    ) -> None:
+        """Targets and domains: int64 (N,), in the order of the paths."""
         self.paths = paths
         self.targets = targets
         self.class_names = class_names
+        self.domains, self.domain_names = domains, list(domain_names)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -130,10 +148,11 @@ def image_folder(root: Path, flag: str) -> FolderImages:
     """A folder of class folders, sorted by name.
 
     Raises:
-        UsageError: the folder is missing, or has no class folder with images.
+        DataMissing: the folder is missing.
+        UsageError: it has no class folder with images.
     """
     if not root.is_dir():
-        raise UsageError(f"{flag} {root}: no such folder; it must hold one folder per class")
+        raise DataMissing(f"{flag} {root}: no such folder; it must hold one folder per class")
     classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     files = [sorted(f for f in c.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES) for c in classes]
     if not classes or not any(files):
@@ -146,6 +165,21 @@ def image_folder(root: Path, flag: str) -> FolderImages:
     paths = [path for found in files for path in found]
     targets = torch.repeat_interleave(torch.arange(len(files)), torch.tensor([len(found) for found in files]))
     return FolderImages(paths, targets, [c.name for c in classes])
+
+
+def unlabelled_folder(root: Path, flag: str) -> FolderImages:
+    """All images below a folder at any depth, sorted by path, with the label -1.
+
+    Raises:
+        DataMissing: the folder is missing.
+        UsageError: it holds no image.
+    """
+    if not root.is_dir():
+        raise DataMissing(f"{flag} {root}: no such folder; it must hold the images, at any depth")
+    paths = sorted(file for file in root.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise UsageError(f"{flag} {root}: holds no .jpg or .png image; name the folder with the images")
+    return FolderImages(paths, torch.full((len(paths),), -1), [])
 
 
 def read_image(path: Path) -> Image.Image:

@@ -18,14 +18,15 @@ Batch = tuple[Images, Tensor, Tensor]  # images, targets (B,), indices (B,) into
 class BatchDataset(Dataset[Batch]):
     """An image set asked for whole batches, so that images in memory are gathered in one go."""
 
-    def __init__(self, images: ImageSet, indices: Tensor, crops: Crops) -> None:
-        """indices: int64, the part of the image set that is served."""
+    def __init__(self, images: ImageSet, indices: Tensor, crops: Crops, targets: Tensor | None = None) -> None:
+        """indices: int64, the part of the image set that is served; targets: labels in the place of its own, (N,)."""
         self.images, self.indices, self.crops = images, indices, crops
+        self.targets = images.targets if targets is None else targets
 
     def __getitem__(self, positions: list[int]) -> Batch:
         """Images of the given positions in `indices`."""
         chosen = self.indices[positions]
-        return self.images.read(chosen.tolist(), self.crops), self.images.targets[chosen], chosen
+        return self.images.read(chosen.tolist(), self.crops), self.targets[chosen], chosen
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -91,16 +92,22 @@ def training_loader(
     num_workers: int,
     seed: int,
     limit: int | None = None,
+    targets: Tensor | None = None,
 ) -> DataLoader[Batch]:
-    """Shuffled full batches of (images, targets, indices), at most `limit` in an epoch."""
-    return _loader(images, indices, crops, ShuffledBatches(len(indices), batch_size, seed, limit), num_workers)
+    """Shuffled full batches of (images, targets, indices), at most `limit` in an epoch.
+
+    `targets`, (N,), are served in the place of the image set's own labels.
+    """
+    batches = ShuffledBatches(len(indices), batch_size, seed, limit)
+    return _loader(BatchDataset(images, indices, crops, targets), batches, num_workers)
 
 
 def evaluation_loader(
     images: ImageSet, indices: Tensor, size: int, batch_size: int, num_workers: int
 ) -> DataLoader[Batch]:
     """Each image once, in order."""
-    return _loader(images, indices, CentreCrop(size), OrderedBatches(len(indices), batch_size), num_workers)
+    batches = OrderedBatches(len(indices), batch_size)
+    return _loader(BatchDataset(images, indices, CentreCrop(size)), batches, num_workers)
 
 
 def one_epoch(loaders: Mapping[str, DataLoader[Batch]]) -> Iterator[dict[str, Batch]]:
@@ -116,15 +123,9 @@ def one_epoch(loaders: Mapping[str, DataLoader[Batch]]) -> Iterator[dict[str, Ba
         yield batch
 
 
-def _loader(
-    images: ImageSet,
-    indices: Tensor,
-    crops: Crops,
-    sampler: Sampler[list[int]],
-    num_workers: int,
-) -> DataLoader[Batch]:
-    workers = 0 if images.in_memory else num_workers
-    return _loader_of(BatchDataset(images, indices, crops), sampler, workers, keep_workers=workers > 0)
+def _loader(dataset: BatchDataset, sampler: Sampler[list[int]], num_workers: int) -> DataLoader[Batch]:
+    workers = 0 if dataset.images.in_memory else num_workers
+    return _loader_of(dataset, sampler, workers, keep_workers=workers > 0)
 
 
 def _loader_of(dataset: Dataset[Batch], sampler: Any, workers: int, keep_workers: bool) -> DataLoader[Batch]:

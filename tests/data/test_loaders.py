@@ -106,6 +106,14 @@ def test_images_targets_and_indices_belong_together() -> None:
         assert sorted(seen) == sorted(part.tolist())
 
 
+def test_labels_in_the_place_of_the_image_sets_own() -> None:
+    hidden = torch.full((12,), -1)
+    hidden[3] = 6
+    loader = training_loader(memory(12), torch.tensor([3, 5]), CROPS, 2, 0, seed=0, targets=hidden)
+    ((_, targets, chosen),) = list(loader)
+    assert dict(zip(chosen.tolist(), targets.tolist(), strict=True)) == {3: 6, 5: -1}
+
+
 def test_evaluation_is_in_order() -> None:
     loader = evaluation_loader(memory(12), torch.tensor([9, 3, 5]), size=8, batch_size=2, num_workers=0)
     assert indices(loader) == [[9, 3], [5]]
