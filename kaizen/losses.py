@@ -119,3 +119,28 @@ def supervised_contrastive(z: Tensor, positives: Tensor, temperature: float) -> 
     positives = positives & ~itself
     mean = log_prob.masked_fill(~positives, 0.0).sum(dim=1) / positives.sum(dim=1)
     return -mean.mean()
+
+
+def cosine_distance(z1: Tensor, z2: Tensor) -> Tensor:
+    """Squared distance of the normalised rows of two batches (N, D), 2 - 2 cos, on average."""
+    return 2 - 2 * F.cosine_similarity(z1, z2, dim=1).mean()
+
+
+def whiten(x: Tensor, eps: float) -> Tensor:
+    """Centre and whiten a batch with the inverse Cholesky factor of its covariance (W-MSE, section 3.2).
+
+    Args:
+        x: (N, D); computed in float32 whatever the precision of training.
+        eps: share of the identity that is mixed into the covariance; without it N must exceed D.
+
+    Returns:
+        (N, D) of mean 0; at eps 0 its covariance is the identity.
+
+    Raises:
+        torch.linalg.LinAlgError: the covariance has no Cholesky factor.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.float() - x.float().mean(dim=0)
+        covariance = x.T @ x / (len(x) - 1)
+        factor = torch.linalg.cholesky((1 - eps) * covariance + eps * torch.eye(x.shape[1], device=x.device))
+        return torch.linalg.solve_triangular(factor, x.T, upper=False).T

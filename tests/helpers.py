@@ -29,7 +29,9 @@ PAIRS = [
     if kind.has_prototypes or not teacher.needs_prototypes
 ]
 # Narrow heads and short queues; what a method does not have, it leaves aside.
-SMALL = {"proj_hidden_dim": 8, "output_dim": 6, "pred_hidden_dim": 8, "queue_size": 16, "num_prototypes": 5}
+SMALL: dict[str, float] = {"proj_hidden_dim": 8, "output_dim": 6, "pred_hidden_dim": 8, "queue_size": 16}
+SMALL |= {"num_prototypes": 5, "whitening_size": 8}
+SMALL |= {"whitening_eps": 0.01}  # 8 projections of 8 hidden units may fill fewer than 6 dimensions
 
 
 def tiny_encoder(size: int, stem_padding: int, width: float) -> tuple[nn.Module, int]:

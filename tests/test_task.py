@@ -159,7 +159,7 @@ def test_images_of_other_kinds(tmp_path: Path, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("method", ["simclr", "deepclusterv2"])  # the latter reads the images before training, too
 def test_large_images_through_loader_processes(tmp_path: Path, method: str) -> None:
     data = class_folders(tmp_path / "data", sizes=[(100, 120)], suffix="jpg")
-    flags = [*REPLAY, "--online_evaluation", "--num_workers", "1", "--multicrop", "--num_small_crops", "1"]
+    flags = [*REPLAY, "--online_evaluation", "--num_workers", "1"]
     experiment = run(tmp_path, data, *flags, method=method)
     check(experiment, {"classifier", "online", "knn"})
     for i in range(2):

@@ -19,6 +19,7 @@ from kaizen.methods.simclr import SimCLR
 from kaizen.methods.simsiam import SimSiam
 from kaizen.methods.swav import SwAV
 from kaizen.methods.vicreg import VICReg
+from kaizen.methods.wmse import WMSE
 
 __all__ = ["METHODS", "Output", "SSLMethod", "build_method", "method_flags", "method_named"]
 
@@ -34,6 +35,7 @@ METHODS: dict[str, type[SSLMethod]] = {
     "simsiam": SimSiam,
     "swav": SwAV,
     "vicreg": VICReg,
+    "wmse": WMSE,
 }
 
 

@@ -22,6 +22,7 @@ def moco(**flags: object) -> MoCoV2Plus:
     return method
 
 
+SYMMETRIC = ["barlow_twins", "byol", "mocov2plus", "nnclr", "simclr", "simsiam", "swav", "vicreg", "wmse"]
 UNLABELLED = torch.full((8,), -1)
 
 
@@ -53,7 +54,9 @@ def test_the_loss_is_a_finite_scalar_that_teaches_encoder_projector_and_predicto
         assert all(p.grad is None for p in method.momentum.parameters())
 
 
-@pytest.mark.parametrize("name", ["barlow_twins", "byol", "mocov2plus", "nnclr", "simclr", "simsiam", "swav", "vicreg"])
+@pytest.mark.parametrize(
+    "name", ["barlow_twins", "byol", "mocov2plus", "nnclr", "simclr", "simsiam", "swav", "vicreg", "wmse"]
+)
 def test_the_loss_does_not_mind_which_view_comes_first(name: str) -> None:
     method, images = build(name), views()
     if isinstance(method, MoCoV2Plus):
@@ -94,7 +97,7 @@ def test_every_flag_of_a_method_reaches_it(name: str) -> None:
     }
     changed |= {"cov_loss_weight": 3.0}
     changed |= {"sk_epsilon": 0.5, "sk_iters": 1, "student_temperature": 0.5, "warmup_teacher_temperature": 0.01}
-    changed |= {"num_prototypes": [4] if name == "deepclusterv2" else 4}
+    changed |= {"num_prototypes": [4] if name == "deepclusterv2" else 4, "whitening_eps": 0.5}
     begin_task(method, views())
     before = method.loss(output_of(method, views()), UNLABELLED)
     for flag in flags.keys() & changed.keys():

@@ -15,16 +15,19 @@ from torch.nn.functional import cross_entropy
 from kaizen.losses import (
     assignment_cross_entropy,
     contrastive_distillation,
+    cosine_distance,
     crop_contrastive,
     queue_contrastive,
     relational,
     supervised_contrastive,
+    whiten,
 )
 from kaizen.methods import Output, build_method
 
 from .golden import arrays, assert_close, assert_gradients_close, below, cases, gradients_of, leaves, records, require
 
 VALUES, RECORDS = arrays("losses.npz"), records("losses.json")
+OWN_TESTS = ("dino", "swav", "whitening")
 CASES = {*RECORDS, *(name.split("/")[0] for name in VALUES)}
 NUMBER = r"([\d.]+)"
 
@@ -81,10 +84,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "simclr_loss_func": lambda z1, z2, **flags: loss_of("simclr", Output([], [z1, z2]), **flags),
     "variance_loss": only(var_loss_weight=1.0),
     "vicreg_loss_func": vicreg,
+    "wmse_loss_func": lambda z1, z2, simplified: cosine_distance(z1, z2),  # of whitened views
 }
-
-
-OWN_TESTS = ("swav", "dino")
 
 
 def function_of(case: str) -> str:
@@ -175,3 +176,17 @@ def test_dino(case: str) -> None:
         targets = (scores / temperature.float()).softmax(dim=2)
         expected = [cross_entropy(scores[i] / student, targets[1 - i]) for i in (0, 1)]
         assert_close(loss, torch.stack(expected).mean(), f"loss at the temperature of epoch {epoch}")
+
+
+@pytest.mark.parametrize("case", among("whitening"))
+def test_whitening(case: str) -> None:
+    require("losses.npz")
+    eps = float(case.split("eps")[1])
+    gradients = below(VALUES, case, "grad")
+    inputs = leaves({"x": VALUES[f"{case}/in/x"]}, gradients)
+
+    whitened = whiten(inputs["x"], eps)
+    (whitened * VALUES[f"{case}/in/cotangent"]).sum().backward()
+
+    assert_close(whitened, VALUES[f"{case}/out"], "whitened")
+    assert_gradients_close(gradients_of(inputs), gradients)
