@@ -104,7 +104,7 @@ def test_the_files_of_an_experiment(finished: Finished) -> None:
     assert all((folder / "plots" / name).read_bytes().startswith(b"\x89PNG") for name in plots)
     for task in range(2):
         assert {path.name for path in (folder / f"task{task}").iterdir()} == {
-            *("accuracy.json", "final.ckpt", "metrics.csv", "wandb")
+            *("accuracy.json", "final.ckpt", "metrics.csv", "wandb", *["replay.json"] * task)
         }
         (run,) = (folder / f"task{task}" / "wandb").glob("offline-run-*/*.wandb")
         logged = run.read_bytes()
@@ -197,7 +197,12 @@ def test_a_task_that_was_deleted_is_trained_again_to_the_same_numbers(finished: 
     assert found == wanted
     assert (folder / "task1" / "metrics.csv").read_text() == log
     assert len(list((folder / "plots").iterdir())) == 2 * len(HEADS)
-    assert {path.name for path in (folder / "task1").iterdir()} == {"accuracy.json", "final.ckpt", "metrics.csv"}
+    assert {path.name for path in (folder / "task1").iterdir()} == {
+        "accuracy.json",
+        "final.ckpt",
+        "metrics.csv",
+        "replay.json",
+    }
 
 
 def test_other_flags_are_refused_and_nothing_is_touched(
