@@ -157,7 +157,11 @@ class Args:
         bounds=Range(0, 1, open_low=True),
     )  # fmt: skip
     replay_memory_size: int | None = flag(
-        None, "total number of images kept, shared equally", TASKS, bounds=COUNT, aliases=("memory_size",)
+        None,
+        "total number of images kept, shared equally",
+        TASKS,
+        bounds=COUNT,
+        aliases=("memory_size", "replay_memory_bank_size"),
     )
     replay_batch_size: int = flag(32, "replay images per step", TASKS, bounds=COUNT)
     replay_selection: str = flag(
