@@ -239,7 +239,7 @@ def test_a_checkpoint_that_is_no_good(place: Path, capsys: pytest.CaptureFixture
         assert f"--pretrained_model {path}: cut short, damaged or not a checkpoint" in message
 
     torch.save({"state_dict": {}}, path)
-    assert "not a checkpoint of Kaizen; give the task*/final.ckpt" in refusal(capsys, *pretrained(path))
+    assert "not a checkpoint of Kaizen or CaSSLe; give the task*/final.ckpt" in refusal(capsys, *pretrained(path))
     torch.save([1, 2], path)
     assert "not a checkpoint of Kaizen" in refusal(capsys, *pretrained(path))
     assert "no such file" in refusal(capsys, *pretrained(place))
