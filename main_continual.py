@@ -9,9 +9,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from kaizen.args import Args, DataMissing, UsageError
+from kaizen.args import Args, NotReady, UsageError
 from kaizen.experiment import Experiment, experiment_folder
 
 ROOT = Path(__file__).resolve().parent
@@ -28,7 +30,7 @@ def main(argv: list[str]) -> int:
 
 def run(argv: list[str]) -> int:
     """Check everything, then train what is not trained yet."""
-    from kaizen.cli import flags_of, read_args, unused_flags
+    from kaizen.cli import check_devices, flags_of, read_args, unused_flags
     from kaizen.loggers import check_wandb
     from kaizen.plan import open_data
     from kaizen.task import notices
@@ -41,6 +43,7 @@ def run(argv: list[str]) -> int:
         print(f"warning: not used by {args.method} with these distillers: {', '.join('--' + name for name in unused)}")
     if args.dry_run:
         return dry_run(args, folder if args.experiment_dir else None)
+    check_devices(args)
     check_wandb(args)
     data = open_data(args)
     check_start(args, folder, data.num_classes)
@@ -49,23 +52,33 @@ def run(argv: list[str]) -> int:
 
 
 def dry_run(args: Args, folder: Path | None) -> int:
-    """Print the plan. Data or checkpoints that are not on this machine are named, and what needs them is left out."""
-    from kaizen.cli import flags_of
+    """Print the plan. What a real run would miss here is named, and what needs it is left out."""
+    from kaizen.cli import check_devices, flags_of
     from kaizen.plan import describe, open_data
 
     if folder is not None:
         Experiment.check(folder, flags_of(args))
     data = None
-    try:
+    with tolerated():
+        check_devices(args)
+    with tolerated():
         data = open_data(args)
-    except DataMissing as error:
-        print(f"not checked: {error}")
     if args.pretrained_model and not Path(args.pretrained_model).exists():
         print(f"not checked: --pretrained_model {args.pretrained_model}: not on this machine")
     elif data is not None:
-        check_start(args, folder, data.num_classes)
+        with tolerated():
+            check_start(args, folder, data.num_classes)
     print("\n".join(describe(args, data, folder)))
     return 0
+
+
+@contextmanager
+def tolerated() -> Iterator[None]:
+    """Say what a real run would stop at, and go on."""
+    try:
+        yield
+    except NotReady as error:
+        print(f"not checked: {error}")
 
 
 def check_start(args: Args, folder: Path | None, num_classes: int) -> None:
@@ -73,8 +86,8 @@ def check_start(args: Args, folder: Path | None, num_classes: int) -> None:
     from kaizen.checkpoint import OPTIONAL, load_task, restore
     from kaizen.task import build_learner
 
-    done = [folder is not None and Experiment(folder, {}).done(task) for task in range(args.task_idx)]
-    if args.task_idx > 1 and not all(done):
+    ready = args.task_idx == 0 if folder is None else Experiment(folder, {}).can_start(args.task_idx)
+    if args.task_idx > 1 and not ready:
         raise UsageError(
             f"--task_idx {args.task_idx}: the results need every task; start from task 0 or 1, "
             "or in an --experiment_dir in which the tasks before are done"
@@ -83,8 +96,8 @@ def check_start(args: Args, folder: Path | None, num_classes: int) -> None:
         path = Path(args.pretrained_model)
         checkpoint = load_task(path, "--pretrained_model")
         restore(build_learner(args, num_classes, args.task_idx), checkpoint, path, "--pretrained_model", OPTIONAL)
-    elif not all(done):
-        raise UsageError(
+    elif not ready:
+        raise NotReady(
             f"--task_idx {args.task_idx}: needs the model of task {args.task_idx - 1}; give --pretrained_model, "
             "or an --experiment_dir in which that task is done"
         )
@@ -105,10 +118,11 @@ def chain(experiment: Experiment, first: int, num_tasks: int) -> int:
             print(f"task {task} stopped with exit status {status}; {cure}", file=sys.stderr)
             return status
     results = write(experiment.folder)  # again: the last task may have been cut off before it did
-    if not (experiment.folder / "plots").exists():
+    if not any((experiment.folder / "plots").glob("accuracy_*.png")):
         draw_plots(results, experiment.folder)
     show(results)
-    print(f"results in {experiment.folder}/results.json, results.csv and plots/")
+    more = "plots/" if results["heads"] else "task*/final.ckpt"
+    print(f"results in {experiment.folder}/results.json, results.csv and {more}")
     return 0
 
 

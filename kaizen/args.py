@@ -22,8 +22,12 @@ class UsageError(Exception):
     """Bad input. The message is one line: the flag, its value and the cure. The programs exit with status 2."""
 
 
-class DataMissing(UsageError):
-    """The data are not on this machine; a dry run goes on without them."""
+class NotReady(UsageError):
+    """What keeps a real run from starting here; a dry run says `not checked: ...` and goes on."""
+
+
+class DataMissing(NotReady):
+    """The data are not on this machine."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ def flag(
 
 RUN, TASKS, DATA, VIEWS = "experiment", "tasks and replay", "data", "augmentation"
 NETS, OPTIM, DISTILL, EVAL, LOG = "networks", "optimisation", "distillation", "evaluation", "logging"
+PUBLISHED = "of the published scripts, with nothing to do here"
 
 
 @dataclass
@@ -116,20 +121,34 @@ class Args:
     dry_run: bool = flag(False, "check every flag, print the plan and stop", RUN, free=True)
     seed: int = flag(5, "seed of weights, batches and views", RUN, bounds=SEED)
     gpus: str | None = flag(None, "index of the GPU to use, e.g. 0; without CUDA the CPU is used", RUN, free=True)
+    accelerator: str = flag(
+        "auto", "gpu: refuse without CUDA; cpu: leave CUDA alone; auto, and ddp of the published scripts: CUDA or CPU",
+        RUN, choices=("auto", "gpu", "cpu", "ddp"), free=True,
+    )  # fmt: skip
     precision: str = flag("32", "16 is fp16 mixed on CUDA", RUN, choices=("16", "bf16", "32"))
 
     dataset: str = flag("", "name of the data set", DATA)
     data_dir: str = flag("datasets", "folder of the data", DATA, free=True)
-    train_dir: str | None = flag(None, "custom: folder of the training images below --data_dir", DATA)
-    val_dir: str | None = flag(None, "custom: folder of the test images below --data_dir", DATA)
+    train_dir: str | None = flag(None, "image folders: training images below --data_dir [train]", DATA)
+    val_dir: str | None = flag(None, "image folders: test images below --data_dir [val]", DATA)
+    domain: str | None = flag(None, "domainnet: use the images of this domain alone", DATA)
+    no_labels: bool = flag(False, "custom: training images without class folders, and no test images", DATA)
+    semi_supervised: float | None = flag(
+        None, "fraction of the labels of each class that training sees; judging uses all", DATA,
+        bounds=Range(0, 1, open_low=True),
+    )  # fmt: skip
     size: list[int] | None = flag(None, "side of the images the encoder sees, in pixels", DATA, bounds=Range(4))
     mean: list[float] | None = flag(None, "custom: channel means in 0-1", DATA, bounds=FRACTION)
     std: list[float] | None = flag(None, "custom: channel standard deviations in 0-1", DATA, bounds=POSITIVE)
     batch_size: int = flag(128, "task images per step", DATA, bounds=BATCH)
     num_workers: int = flag(4, "loader processes, for images decoded on the fly", DATA, bounds=NOT_NEGATIVE, free=True)
 
-    split_strategy: str = flag("class", "how the data become tasks", TASKS, choices=("class", "data"))
-    num_tasks: int = flag(2, "number of tasks", TASKS, bounds=COUNT)
+    split_strategy: str = flag("class", "how the data become tasks", TASKS, choices=("class", "data", "domain"))
+    num_tasks: int = flag(2, "number of tasks; a domain split has one per domain if not given", TASKS, bounds=COUNT)
+    classes_per_task: list[int] | None = flag(None, "class split: classes of each task", TASKS, bounds=COUNT)
+    class_order: list[str] | None = flag(
+        None, "class split: all classes, by number or name, instead of a random order", TASKS
+    )
     task_idx: int = flag(0, "task to start from", TASKS, bounds=NOT_NEGATIVE, free=True)
     split_seed: int = flag(5, "seed of the class order or the data split", TASKS, bounds=SEED)
     replay: bool = flag(False, "mix stored images of past tasks into every batch", TASKS)
@@ -141,7 +160,11 @@ class Args:
         None, "total number of images kept, shared equally", TASKS, bounds=COUNT, aliases=("memory_size",)
     )
     replay_batch_size: int = flag(32, "replay images per step", TASKS, bounds=COUNT)
-    replay_selection: str = flag("first", "which images are kept", TASKS, choices=("first", "random"))
+    replay_selection: str = flag(
+        "first", "images that are kept: the first (published), random ones, those whose mean feature is nearest to "
+        "that of their class, or random ones in equal shares of one total for all classes seen", TASKS,
+        choices=("first", "random", "herding", "balanced"),
+    )  # fmt: skip
 
     brightness: list[float] = flag([0.4], "jitter strength, one value or one per view", VIEWS, bounds=NOT_NEGATIVE)
     contrast: list[float] = flag([0.4], "jitter strength", VIEWS, bounds=NOT_NEGATIVE)
@@ -154,6 +177,15 @@ class Args:
     horizontal_flip_prob: list[float] = flag([0.5], "probability of a mirror image", VIEWS, bounds=FRACTION)
     min_scale: list[float] = flag([0.08], "least area of a crop", VIEWS, bounds=Range(0, 1, open_low=True))
     max_scale: list[float] = flag([1.0], "largest area of a crop", VIEWS, bounds=Range(0, 1, open_low=True))
+    multicrop: bool = flag(False, "small crops beside the full ones; 0.14 is the published --min_scale then", VIEWS)
+    num_crops: int = flag(2, "full crops of each image", VIEWS, bounds=Range(2))
+    num_small_crops: int = flag(6, "multicrop: small crops of each image", VIEWS, bounds=NOT_NEGATIVE)
+    small_crop_size: int | None = flag(
+        None, "side of a small crop in pixels [up to 64 pixels 3/4 of --size, up to 96 0.6, else 3/7]", VIEWS,
+        bounds=Range(4),
+    )  # fmt: skip
+    small_crop_min_scale: float = flag(0.05, "least area of a small crop", VIEWS, bounds=Range(0, 1, open_low=True))
+    small_crop_max_scale: float = flag(0.14, "largest area of a small crop", VIEWS, bounds=Range(0, 1, open_low=True))
 
     method: str = flag("", "self-supervised method", NETS)
     encoder: str = flag("resnet18", "backbone", NETS)
@@ -199,12 +231,6 @@ class Args:
     distiller: str | None = flag(None, "feature distiller", DISTILL)
     distiller_classifier: str | None = flag(None, "classifier distiller", DISTILL)
     no_distill: bool = flag(False, "switch both distillers off", DISTILL)
-    distiller_library: str = flag(
-        "factory",
-        "of the published scripts; both values mean the same here",
-        DISTILL,
-        choices=("factory", "default"),
-    )
     frozen_batchnorm: str = flag(
         "batch",
         "statistics of the frozen model: of the batch (published) or running",
@@ -231,6 +257,7 @@ class Args:
     momentum_classifier: bool = flag(False, "a probe on the momentum encoder too", EVAL)
     disable_knn_eval: bool = flag(False, "no k-nearest-neighbour accuracy after each task", EVAL)
     knn_k: int = flag(20, "neighbours", EVAL, bounds=COUNT)
+    auto_umap: bool = flag(False, "draw the test images' features after each task (UMAP, or else t-SNE)", EVAL)
     check_val_every_n_epoch: int = flag(1, "epochs between looks at the test images", EVAL, bounds=COUNT, free=True)
 
     wandb: bool = flag(False, "log to Weights & Biases", LOG, free=True)
@@ -238,6 +265,15 @@ class Args:
     entity: str | None = flag(None, "WandB user or team", LOG, free=True)
     offline: bool = flag(False, "WandB without network or login", LOG, free=True)
     log_every_n_steps: int = flag(10, "steps between logged values", LOG, bounds=COUNT, free=True)
+
+    distiller_library: str = flag(
+        "factory", "both values mean the same", PUBLISHED, choices=("factory", "default"), free=True
+    )
+    dali: bool = flag(
+        False, "images are decoded in loader processes, views are made in batches on the device", PUBLISHED, free=True
+    )
+    save_checkpoint: bool = flag(True, "the end of every task is always kept", PUBLISHED, free=True)
+    sync_batchnorm: bool = flag(False, "one device sees the whole batch", PUBLISHED, free=True)
 
     method_flags: dict[str, Any] = field(default_factory=dict)
     given: frozenset[str] = frozenset()

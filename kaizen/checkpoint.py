@@ -16,7 +16,7 @@ from kaizen.published import is_state, read_weights, translate
 
 FORMAT = "kaizen-task-1"
 # Modules that only live while a task is trained: the teacher is the task before, which has a checkpoint of its own.
-TRANSIENT = ("frozen.",)
+TRANSIENT = ("frozen.", "distill_features.frozen_prototypes.")
 # What a model from elsewhere may lack: it begins anew then. Encoder and projector must be there.
 OPTIONAL = ("classifier.", "probes.", "distill_features.", "distill_classifier.")
 

@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 
-from kaizen.args import Args, Flag, UsageError, check_value, core_flags, nearest, parse
+from kaizen.args import Args, Flag, NotReady, UsageError, check_value, core_flags, nearest, parse
+from kaizen.data.checks import check_data, task_count
 from kaizen.data.datasets import dataset_info
 from kaizen.distillers import (
     CLASSIFIER,
     CLASSIFIER_DISTILLERS,
     FEATURE_DISTILLERS,
     FEATURES,
+    SPELLINGS,
     Distiller,
     distiller_flags,
 )
@@ -25,7 +27,6 @@ VIEW_FLAGS = (
     "brightness", "contrast", "saturation", "hue", "color_jitter_prob", "gray_scale_prob",
     "gaussian_prob", "solarization_prob", "horizontal_flip_prob", "min_scale", "max_scale",
 )  # fmt: skip
-NUM_VIEWS = 2
 
 
 def read_args(argv: list[str]) -> Args:
@@ -44,9 +45,12 @@ def complete(args: Args) -> Args:
         UsageError: one line that names the flag, its value and the cure.
     """
     method_named(args.method)
+    args.distiller = SPELLINGS.get(args.distiller or "", args.distiller)
     args.method_flags = {**_defaults(own_flags(args)), **args.method_flags}
     for item in own_flags(args):
+        args.method_flags[item.name] = _fitted(item, args.method_flags[item.name], args.method)
         check_value(item, args.method_flags[item.name])
+    args.num_tasks = task_count(args)
     check(args)
     return args
 
@@ -114,7 +118,6 @@ def check(args: Args) -> None:
     Raises:
         UsageError: the first one found.
     """
-    info = dataset_info(args.dataset)
     if args.encoder not in ENCODERS:
         raise UsageError(
             f"--encoder {args.encoder}: choose from {', '.join(ENCODERS)}{nearest(args.encoder, ENCODERS)}"
@@ -123,30 +126,29 @@ def check(args: Args) -> None:
         raise UsageError(
             f"--task_idx {args.task_idx}: out of range; the {args.num_tasks} tasks are 0 to {args.num_tasks - 1}"
         )
-    if info.num_classes is not None:
-        check_classes(args, info.num_classes)
+    check_data(args)
     _check_networks(args)
     _check_views(args)
     _check_optimisation(args)
-    gpu_index(args)
-
-
-def check_classes(args: Args, num_classes: int) -> None:
-    """Raises UsageError where the classes cannot be shared out equally."""
-    if args.split_strategy == "class" and num_classes % args.num_tasks:
-        fits = [n for n in range(1, num_classes + 1) if num_classes % n == 0]
-        raise UsageError(
-            f"--num_tasks {args.num_tasks}: does not divide the {num_classes} classes of {args.dataset}; "
-            f"use one of {', '.join(map(str, fits))}"
-        )
+    METHODS[args.method].check_flags(args.method_flags, args.batch_size)
+    gpu_indices(args)
+    if not args.save_checkpoint:
+        raise UsageError("--save_checkpoint False: the next task starts from the checkpoint; leave this flag out")
 
 
 def _check_networks(args: Args) -> None:
+    kind = feature_distiller(args)
+    if kind is not None and kind.needs_prototypes and not METHODS[args.method].has_prototypes:
+        fit = ", ".join(name for name, method in METHODS.items() if method.has_prototypes)
+        raise UsageError(
+            f"--distiller {args.distiller}: compares assignments to prototypes, and {args.method} has none; "
+            f"use another distiller, or --method {fit}"
+        )
     if args.distiller_classifier and not args.no_distill and not args.classifier_training:
         raise UsageError(
             f"--distiller_classifier {args.distiller_classifier}: needs a classifier; use --classifier_training True"
         )
-    if not (args.classifier_training or args.online_evaluation or not args.disable_knn_eval):
+    if not (args.classifier_training or args.online_evaluation or not args.disable_knn_eval or args.no_labels):
         raise UsageError(
             "--classifier_training False: nothing is left to evaluate; use --online_evaluation True "
             "or leave out --disable_knn_eval"
@@ -154,11 +156,14 @@ def _check_networks(args: Args) -> None:
 
 
 def _check_views(args: Args) -> None:
+    _check_crops(args)
     for name in VIEW_FLAGS:
         values = getattr(args, name)
-        if len(values) not in (1, NUM_VIEWS):
-            raise UsageError(f"--{name} {_words(values)}: give one value, or one for each of the {NUM_VIEWS} views")
-    for low, high in zip(per_view(args.min_scale), per_view(args.max_scale), strict=True):
+        if len(values) not in (1, args.num_crops):
+            raise UsageError(
+                f"--{name} {_words(values)}: give one value, or one for each of the {args.num_crops} views"
+            )
+    for low, high in zip(per_view(args, args.min_scale), per_view(args, args.max_scale), strict=True):
         if low > high:
             raise UsageError(f"--min_scale {low:g}: above --max_scale {high:g}; give a smaller one")
     if args.size is not None and len(args.size) != 1:
@@ -169,6 +174,39 @@ def _check_views(args: Args) -> None:
             raise UsageError(f"--{name} {_words(values)}: give three values, one per colour channel")
 
 
+def _check_crops(args: Args) -> None:
+    multicrop = [name for name, kind in METHODS.items() if kind.takes_multicrop]
+    if args.method not in multicrop:
+        for name, given in (("multicrop", args.multicrop), ("num_crops", args.num_crops != 2)):
+            if given:
+                raise UsageError(
+                    f"--{name} {getattr(args, name)}: {args.method} takes two views of one size; "
+                    f"leave it out or use --method {', '.join(multicrop)}"
+                )
+    if args.small_crop_min_scale > args.small_crop_max_scale:
+        raise UsageError(
+            f"--small_crop_min_scale {args.small_crop_min_scale:g}: above --small_crop_max_scale "
+            f"{args.small_crop_max_scale:g}; give a smaller one"
+        )
+    if args.multicrop and small_crop_size(args) >= image_size(args):
+        raise UsageError(
+            f"--small_crop_size {small_crop_size(args)}: not below the {image_size(args)} pixels of a full crop; "
+            "give a smaller one"
+        )
+
+
+def image_size(args: Args) -> int:
+    """Side of the images that the encoder sees, in pixels."""
+    return args.size[0] if args.size else dataset_info(args.dataset).size
+
+
+def small_crop_size(args: Args) -> int:
+    """Side of the small crops, in pixels; by default near the published 24 of 32, 58 of 96 and 96 of 224."""
+    size = image_size(args)
+    share = 3 / 4 if size <= 64 else 0.6 if size <= 96 else 3 / 7
+    return args.small_crop_size or round(size * share)
+
+
 def _check_optimisation(args: Args) -> None:
     if args.lars and args.optimizer != "sgd":
         raise UsageError(f"--lars with --optimizer {args.optimizer}: LARS adapts SGD; use --optimizer sgd")
@@ -176,22 +214,43 @@ def _check_optimisation(args: Args) -> None:
         raise UsageError("--scheduler step: give the epochs at which the rate drops, e.g. --lr_decay_steps 60 80")
 
 
-def gpu_index(args: Args) -> int:
-    """The GPU that --gpus names, the first one without it. Raises UsageError where it names none, or several."""
+def check_devices(args: Args) -> None:
+    """Raises UsageError where the devices asked for cannot be had."""
+    gpu_index(args)
+    if args.accelerator == "gpu" and not torch.cuda.is_available():
+        raise NotReady("--accelerator gpu: no CUDA here; use auto or cpu")
+
+
+def uses_cuda(args: Args) -> bool:
+    """Is there CUDA, and may it be used."""
+    return torch.cuda.is_available() and args.accelerator != "cpu"
+
+
+def gpu_indices(args: Args) -> list[int]:
+    """The GPUs that --gpus names, the first one without it. Raises UsageError where it names none."""
     parts = [part for part in ("0" if args.gpus is None else args.gpus).split(",") if part]
     if not parts or not all(part.isdecimal() for part in parts):
         raise UsageError(f"--gpus {args.gpus}: give the index of a GPU, e.g. --gpus 0")
-    if len(parts) > 1:
-        raise UsageError(f"--gpus {args.gpus}: one task trains on one GPU; give one index, e.g. --gpus {parts[0]}")
-    index, count = int(parts[0]), torch.cuda.device_count()
+    return [int(part) for part in parts]
+
+
+def gpu_index(args: Args) -> int:
+    """The one GPU to train on. Raises UsageError where --gpus names several, or one that is not there."""
+    index, *others = gpu_indices(args)
+    if others:
+        raise NotReady(
+            f"--gpus {args.gpus}: training on several GPUs is not built yet; give one index, and for the same "
+            f"effective batch and learning rate: --gpus {index} --batch_size {(1 + len(others)) * args.batch_size}"
+        )
+    count = torch.cuda.device_count()
     if count and index >= count:
         raise UsageError(f"--gpus {args.gpus}: this machine has {count}; give an index from 0 to {count - 1}")
     return index
 
 
-def per_view(values: list[float]) -> list[float]:
-    """One value for each view."""
-    return values * NUM_VIEWS if len(values) == 1 else values
+def per_view(args: Args, values: list[float]) -> list[float]:
+    """One value for each full crop."""
+    return values * args.num_crops if len(values) == 1 else values
 
 
 def _distiller(args: Args, flag: str, name: str | None, table: dict[str, type[Distiller]]) -> type[Distiller] | None:
@@ -205,14 +264,28 @@ def _defaults(flags: Iterable[Flag]) -> dict[str, Any]:
 
 
 def _merged(known: list[tuple[str, Flag]]) -> list[Flag]:
-    """One flag per name; where owners differ in the default, the help text says whose is what."""
+    """One flag per name, which takes what any owner takes; the help text says whose default is what."""
     merged: dict[str, Flag] = {}
     for owner, item in known:
-        text = f"{item.help} [{owner} {item.default}]"
-        if item.name in merged:
-            text = f"{merged[item.name].help} [{owner} {item.default}]"
-        merged[item.name] = dataclasses.replace(item, help=text, default=None)
+        before = merged.get(item.name, item)
+        default = _words(item.default) if item.many else item.default
+        merged[item.name] = dataclasses.replace(
+            item,
+            help=f"{before.help} [{owner} {default}]",
+            default=None,
+            many=before.many or item.many,
+            bounds=item.bounds if before.bounds == item.bounds else None,
+        )
     return list(merged.values())
+
+
+def _fitted(item: Flag, value: Any, owner: str) -> Any:
+    """The value of a flag that others take several values of."""
+    if item.many or not isinstance(value, list):
+        return value
+    if len(value) > 1:
+        raise UsageError(f"--{item.name} {_words(value)}: {owner} takes one value; give one")
+    return value[0]
 
 
 def _words(values: Iterable[object]) -> str:

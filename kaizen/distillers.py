@@ -6,12 +6,14 @@ keyword-only parameters are command-line flags, with `feature_extractor_distill_
 
 from __future__ import annotations
 
+import copy
 from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from lightly.loss import BarlowTwinsLoss, NegativeCosineSimilarity
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from kaizen.args import COUNT, NOT_NEGATIVE, POSITIVE, Alias, Flag, flags_of_signature
 from kaizen.losses import contrastive_distillation, soft_label_cross_entropy
@@ -34,6 +36,7 @@ class Distiller(nn.Module):
 
     # Published: the predictor's rate is divided by a weight below 1, so that it learns at full speed.
     full_speed_predictor = False
+    needs_prototypes = False  # is the constructor's second argument the method's prototypes
 
     def __init__(
         self, dim: int, *, lamb: Lamb = 1.0, proj_hidden_dim: Hidden = 2048, no_predictor: NoPredictor = False
@@ -41,6 +44,9 @@ class Distiller(nn.Module):
         super().__init__()
         self.lamb = lamb
         self.predictor: nn.Module = nn.Identity() if no_predictor else mlp([dim, proj_hidden_dim, dim], batch_norm=True)
+
+    def keep_teacher(self, prototypes: nn.Module | None) -> None:
+        """Called when a task begins, with the method's prototypes as the task before left them, if it has any."""
 
     def forward(self, current: list[Tensor], frozen: list[Tensor]) -> Tensor:
         """Tensors (B, dim), one per view -> the unweighted term."""
@@ -131,6 +137,44 @@ class Decorrelative(Distiller):
         return self.scale_loss * self.criterion(z, q)
 
 
+class Knowledge(Distiller):
+    """Assignments to prototypes: those of the frozen model are the soft labels of new ones (CaSSLe, for SwAV).
+
+    Args:
+        dim: width of the projections.
+        prototypes: normalised projections (B, dim) -> scores (B, K); frozen here, with the task before's weights.
+    """
+
+    needs_prototypes = True
+
+    def __init__(
+        self,
+        dim: int,
+        prototypes: nn.Module,
+        *,
+        lamb: Lamb = 1.0,
+        proj_hidden_dim: Hidden = 2048,
+        no_predictor: NoPredictor = False,
+        temperature: Annotated[float, "temperature of the softmax", POSITIVE] = 0.1,
+    ) -> None:
+        super().__init__(dim, lamb=lamb, proj_hidden_dim=proj_hidden_dim, no_predictor=no_predictor)
+        self.temperature = temperature
+        self.frozen_prototypes = copy.deepcopy(prototypes).requires_grad_(False)
+        count = self.frozen_prototypes(torch.zeros(1, dim)).shape[1]
+        self.prototypes = weight_norm(nn.Linear(dim, count, bias=False))
+
+    def keep_teacher(self, prototypes: nn.Module | None) -> None:
+        """Take over the weights of the task before."""
+        assert prototypes is not None
+        self.frozen_prototypes.load_state_dict(prototypes.state_dict())
+
+    def compare_view(self, z: Tensor, q: Tensor) -> Tensor:
+        """Mean over the batch."""
+        with torch.no_grad():
+            target = self.frozen_prototypes(F.normalize(q, dim=1)) / self.temperature
+        return soft_label_cross_entropy(self.prototypes(F.normalize(z, dim=1)) / self.temperature, target)
+
+
 class SoftLabel(Distiller):
     """Cross-entropy against the frozen model's softmax (Kaizen's classifier distillation)."""
 
@@ -141,13 +185,15 @@ class SoftLabel(Distiller):
         return soft_label_cross_entropy(z, q)
 
 
-FEATURE_DISTILLERS: dict[str, type[Distiller]] = {
+CLASSIFIER_DISTILLERS: dict[str, type[Distiller]] = {
     "contrastive": Contrastive,
     "decorrelative": Decorrelative,
     "predictive": Predictive,
     "predictive_mse": PredictiveMSE,
+    "soft_label": SoftLabel,
 }
-CLASSIFIER_DISTILLERS: dict[str, type[Distiller]] = {"soft_label": SoftLabel}
+FEATURE_DISTILLERS: dict[str, type[Distiller]] = {**CLASSIFIER_DISTILLERS, "knowledge": Knowledge}
+SPELLINGS = {"predictiveMSE": "predictive_mse"}  # in one published script
 # What stands before a distiller's parameters on the command line; CaSSLe's own spelling is understood too.
 FEATURES = ("feature_extractor_distill_", "distill_")
 CLASSIFIER = ("classifier_distill_",)
@@ -158,7 +204,22 @@ def distiller_flags(kind: type[Distiller], prefixes: tuple[str, ...]) -> list[Fl
     return flags_of_signature(kind.__init__, "distillation", prefixes)
 
 
-def build_distiller(kind: type[Distiller], prefixes: tuple[str, ...], dim: int, flags: dict[str, Any]) -> Distiller:
-    """Make a distiller from the flags that carry its prefix; those it does not know are left aside."""
+def build_distiller(
+    kind: type[Distiller],
+    prefixes: tuple[str, ...],
+    dim: int,
+    flags: dict[str, Any],
+    prototypes: nn.Module | None = None,
+) -> Distiller:
+    """Make a distiller.
+
+    Args:
+        kind: of the tables above.
+        prefixes: FEATURES or CLASSIFIER.
+        dim: width of what is compared.
+        flags: those that carry the prefix are the distiller's; what it does not know is left aside.
+        prototypes: of the method, for the distiller that needs them.
+    """
     own = {item.name: item.name.removeprefix(prefixes[0]) for item in distiller_flags(kind, prefixes)}
-    return kind(dim, **{own[name]: value for name, value in flags.items() if name in own})
+    needed = [prototypes] if kind.needs_prototypes else []
+    return kind(dim, *needed, **{own[name]: value for name, value in flags.items() if name in own})

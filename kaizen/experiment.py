@@ -33,11 +33,12 @@ class Experiment:
 
     @classmethod
     def check(cls, folder: Path, flags: dict[str, Any], tasks: list[list[int]] | None = None) -> None:
-        """Raises UsageError where the folder holds an experiment with other flags, or with other tasks if given."""
+        """Raises UsageError where an experiment in the folder cannot go on with these flags, or tasks if given."""
         if not (folder / "experiment.json").exists():
             return
         before = _read(folder)
         _compare(folder, before["flags"], flags)
+        cls(folder, before["flags"]).check_order(flags["task_idx"], flags["num_tasks"])
         if tasks is not None and before.get("tasks") != tasks:
             raise UsageError(
                 f"--data_dir {flags['data_dir']}: its tasks are not those that {folder} began with; "
@@ -49,7 +50,7 @@ class Experiment:
         """Make the folder, or go on in it.
 
         Raises:
-            UsageError: the folder holds an experiment with other flags or other data.
+            UsageError: the folder holds an experiment that cannot go on like this.
         """
         cls.check(folder, flags, tasks)
         try:
@@ -90,6 +91,30 @@ class Experiment:
     def done(self, task_idx: int) -> bool:
         """Is a task through. Its accuracies are the last thing that it writes."""
         return self.accuracy(task_idx).exists() and self.checkpoint(task_idx).exists()
+
+    def can_start(self, task_idx: int) -> bool:
+        """Is there what a task needs of those before it: all their accuracies, and the last one's model or its own."""
+        judged = all(self.accuracy(task).exists() for task in range(task_idx))
+        return judged and (task_idx == 0 or self.checkpoint(task_idx - 1).exists() or self.done(task_idx))
+
+    def check_order(self, first: int, num_tasks: int) -> None:
+        """Refuse to train a task anew when one after it is done: the results would be of two chains.
+
+        Args:
+            first: the task to start from.
+            num_tasks: of the experiment.
+
+        Raises:
+            UsageError: a task is not done, and a later one is.
+        """
+        last = max((task for task in range(num_tasks) if self.done(task)), default=0)
+        missing = [task for task in range(first, last) if not self.done(task)]
+        if missing:
+            cure = f"go on with --task_idx {last}" if self.can_start(last) else f"delete the tasks after {missing[0]}"
+            raise UsageError(
+                f"--task_idx {first}: would train task {missing[0]} of {self.folder}, where task {last} is done and "
+                f"would not follow from it; {cure}, or use a new folder"
+            )
 
     def finish_task(
         self,

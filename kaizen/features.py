@@ -58,6 +58,7 @@ def extract_features(encoder: nn.Module, view: nn.Module, loader: Iterable[Batch
     feats, targets, indices = [], [], []
     with evaluating(encoder):
         for images, labels, chosen in loader:
+            assert isinstance(images, Tensor)  # random crops are for training
             feats.append(encoder(view(images.to(device))).float())
             targets.append(labels.to(device))
             indices.append(chosen.to(device))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kaizen.args import Args, UsageError
 from kaizen.checkpoint import load_part, load_task
-from kaizen.cli import gpu_index
+from kaizen.cli import gpu_index, image_size, uses_cuda
 from kaizen.data.loaders import evaluation_loader
 from kaizen.data.views import EvalTransform
 from kaizen.features import Features, extract_features, kept_features
@@ -20,7 +20,7 @@ from kaizen.knn import knn_correct
 from kaizen.linear import train_linear
 from kaizen.models.encoders import build_encoder
 from kaizen.models.heads import mlp
-from kaizen.plan import Data, channel_statistics, image_size, probe_indices
+from kaizen.plan import Data, channel_statistics, probe_indices
 from kaizen.progress import watched
 from kaizen.protocols import Protocol
 
@@ -76,8 +76,7 @@ class Judge:
 
     def __init__(self, args: Args, data: Data, protocol: Protocol) -> None:
         self.args, self.data, self.protocol = args, data, protocol
-        cuda = torch.cuda.is_available()
-        self.device = torch.device("cuda", gpu_index(args)) if cuda else torch.device("cpu")
+        self.device = torch.device("cuda", gpu_index(args)) if uses_cuda(args) else torch.device("cpu")
         self.view = EvalTransform(image_size(args), *channel_statistics(args)).to(self.device)
         if not (data.test.targets >= 0).any():
             raise UsageError(f"--dataset {args.dataset}: has no labelled test images to judge with")

@@ -9,12 +9,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from einops import pack
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from kaizen.args import Args
-from kaizen.data.loaders import Batch
+from kaizen.data.images import Images
+from kaizen.data.loaders import Batch, one_epoch
 from kaizen.distillers import Distiller
 from kaizen.logs import Meter
 from kaizen.losses import labelled_cross_entropy
@@ -78,25 +79,29 @@ class ContinualLearner(pl.LightningModule):
             self.frozen = FrozenModel(
                 self.method.encoder, self.method.projector, self.classifier, self.args.frozen_batchnorm
             )
+        if self.distill_features is not None:
+            self.distill_features.keep_teacher(self.method.teaching_prototypes)
 
     # One batch.
 
     def training_step(self, batch: dict[str, Batch], batch_idx: int) -> dict[str, Any]:
         """A batch's way from images to the weighted sum of its terms."""
-        images, targets = join(batch)
+        images, targets, indices = join(batch)
         views = [view.contiguous(memory_format=torch.channels_last) for view in self.views(images)]
 
         out = self.method(views)
+        out.indices = indices
+        full = slice(out.full)  # small crops are the method's alone
         terms = {"ssl": self.method.loss(out, targets)}
 
-        logits = self.classify(out.feats)
+        logits = self.classify(out.feats[full])
         if self.classifier is not None:
             terms["classifier"] = torch.stack([labelled_cross_entropy(view, targets) for view in logits]).sum()
 
         if self.frozen is not None:
-            past = self.frozen(views)
+            past = self.frozen(views[full])
             if self.distill_features is not None:
-                terms["distill_features"] = self.distill_features(out.z, past.z)
+                terms["distill_features"] = self.distill_features(out.z[full], past.z)
             if self.distill_classifier is not None:
                 terms["distill_classifier"] = self.distill_classifier(logits, past.logits)
 
@@ -106,7 +111,7 @@ class ContinualLearner(pl.LightningModule):
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         self.meter.add({"loss": loss, **terms, **self.statistics(out, logits, targets)})
         if self.args.scheduler == "reduce":
-            self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+            self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(targets))
         return {"loss": loss, "out": out}
 
     def classify(self, feats: list[Tensor]) -> list[Tensor]:
@@ -144,8 +149,24 @@ class ContinualLearner(pl.LightningModule):
         return {"z_std": spread, **accuracies("classifier", torch.cat(logits), targets.repeat(len(logits)))}
 
     def on_train_start(self) -> None:
-        """Begin to count where the trainer stands."""
+        """Begin to count where the trainer stands; let the method look at the task's images."""
         self.optimizer_steps = self.trainer.global_step
+        self.method.start_task(self.batches_of_views())
+
+    def batches_of_views(self) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """One epoch of the task's batches, made ready as in a training step: views, and indices into the image set."""
+        loaders = self.trainer.train_dataloader.items()  # type: ignore[union-attr]
+        for batch in one_epoch({name: loader for name, loader in loaders if name != "online"}):
+            images, _, indices = join(self.trainer.strategy.batch_to_device(batch, self.device))
+            yield [view.contiguous(memory_format=torch.channels_last) for view in self.views(images)], indices
+
+    def on_train_epoch_start(self) -> None:
+        """Tell the method how far the task is."""
+        self.method.start_epoch(self.trainer.current_epoch)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Let the method change gradients; at this point they are free of the factor that fp16 needs."""
+        self.method.after_backward()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After the gradients: the method's queue; after an optimiser step: the momentum network."""
@@ -161,7 +182,7 @@ class ContinualLearner(pl.LightningModule):
         momentum = self.method.momentum
         if momentum is not None:
             tau = momentum.tau(step, total_steps)
-            momentum.update(self.method.encoder, self.method.projector, tau)
+            self.method.update_momentum(tau)
             self.meter.add({"tau": torch.tensor(tau)})
 
     def log_values(self) -> None:
@@ -238,11 +259,14 @@ class ContinualLearner(pl.LightningModule):
         }
 
 
-def join(batch: dict[str, Batch]) -> tuple[Tensor, Tensor]:
-    """Task images and replay images as one batch: uint8 images and their targets."""
-    parts = [batch[name] for name in ("task", "replay") if name in batch]
-    images, _ = pack([images for images, _, _ in parts], "* c h w" if parts[0][0].ndim == 4 else "* v c h w")
-    return images, torch.cat([targets for _, targets, _ in parts])
+def join(batch: dict[str, Batch]) -> Batch:
+    """Task images and replay images as one batch: uint8 images or crops of them, targets, indices."""
+    images, targets, indices = zip(*(batch[name] for name in ("task", "replay") if name in batch), strict=True)
+    if isinstance(images[0], Tensor):
+        joined: Images = torch.cat(images)
+    else:
+        joined = [torch.cat(crops) for crops in zip(*images, strict=True)]
+    return joined, torch.cat(targets), torch.cat(indices)
 
 
 def mean_by_task(correct: Tensor, tasks: list[Tensor]) -> list[float]:

@@ -71,8 +71,9 @@ def log_results(loggers: list[Logger], results: dict[str, Any], folder: Path) ->
                 run.log({f"matrix/{head}": wandb.Table(columns=["", *names], data=rows)})
                 metrics = {k: v for k, v in found.items() if isinstance(v, float)}
                 run.summary.update({f"{head}/{name}": value for name, value in metrics.items()})
-        if finished:
-            run.log({f"plots/{path.stem}": wandb.Image(str(path)) for path in sorted((folder / "plots").glob("*.png"))})
+        pattern = "*.png" if finished else f"embedding_task{results['tasks_done'] - 1}.png"
+        pictures = sorted((folder / "plots").glob(pattern))
+        run.log({f"plots/{path.stem}": wandb.Image(str(path)) for path in pictures})
         run.finish()
 
 

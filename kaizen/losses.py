@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +18,24 @@ def labelled_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     total = F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
     return total / (targets != -1).sum().clamp(min=1)
+
+
+def assignment_cross_entropy(scores: Sequence[Tensor], assignments: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of prototype scores against cluster assignments (DeepCluster, Caron et al., 2018, eq. 1).
+
+    Args:
+        scores: (V, B, K) of V views for each set of K prototypes; K may differ.
+        assignments: (S, B), the clusters of the images in each of the S sets; -1 = none, ignored.
+        temperature: of the softmax.
+
+    Returns:
+        Mean over the sets of the mean over the assigned images; 0 for a set where none is assigned.
+    """
+    losses = [
+        labelled_cross_entropy(score.flatten(0, 1) / temperature, clusters.repeat(len(score)))
+        for score, clusters in zip(scores, assignments, strict=True)
+    ]
+    return torch.stack(losses).mean()
 
 
 def soft_label_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -65,6 +85,26 @@ def relational(query: Tensor, key: Tensor, queue: Tensor, temperature_q: float, 
     return F.cross_entropy(query @ queue.T / temperature_q, target)
 
 
+def crop_contrastive(z: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """InfoNCE of each positive of a row against the row's negatives alone, averaged over its positives.
+
+    Unlike `supervised_contrastive`, the other positives of a row stay out of the denominator.
+
+    Args:
+        z: (N, D); normalised here.
+        positives: (N, N) bool, what each row attracts; the diagonal is left out, and so are rows without any.
+        negatives: (N, N) bool, what each row repels; the diagonal should be False.
+        temperature: of the softmax.
+    """
+    z = F.normalize(z, dim=1)
+    logits = (z @ z.T).float() / temperature
+    repelled = logits.masked_fill(~negatives, float("-inf")).logsumexp(dim=1, keepdim=True)
+    positives = positives & ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+    count = positives.sum(dim=1)
+    loss = F.softplus(repelled - logits).masked_fill(~positives, 0.0).sum(dim=1) / count.clamp(min=1)
+    return loss.sum() / (count > 0).sum().clamp(min=1)
+
+
 def supervised_contrastive(z: Tensor, positives: Tensor, temperature: float) -> Tensor:
     """InfoNCE with several positives per row (SupCon, Khosla et al., 2020, eq. 2).
 
@@ -79,3 +119,28 @@ def supervised_contrastive(z: Tensor, positives: Tensor, temperature: float) -> 
     positives = positives & ~itself
     mean = log_prob.masked_fill(~positives, 0.0).sum(dim=1) / positives.sum(dim=1)
     return -mean.mean()
+
+
+def cosine_distance(z1: Tensor, z2: Tensor) -> Tensor:
+    """Squared distance of the normalised rows of two batches (N, D), 2 - 2 cos, on average."""
+    return 2 - 2 * F.cosine_similarity(z1, z2, dim=1).mean()
+
+
+def whiten(x: Tensor, eps: float) -> Tensor:
+    """Centre and whiten a batch with the inverse Cholesky factor of its covariance (W-MSE, section 3.2).
+
+    Args:
+        x: (N, D); computed in float32 whatever the precision of training.
+        eps: share of the identity that is mixed into the covariance; without it N must exceed D.
+
+    Returns:
+        (N, D) of mean 0; at eps 0 its covariance is the identity.
+
+    Raises:
+        torch.linalg.LinAlgError: the covariance has no Cholesky factor.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.float() - x.float().mean(dim=0)
+        covariance = x.T @ x / (len(x) - 1)
+        factor = torch.linalg.cholesky((1 - eps) * covariance + eps * torch.eye(x.shape[1], device=x.device))
+        return torch.linalg.solve_triangular(factor, x.T, upper=False).T

@@ -9,30 +9,39 @@ import torch
 from torch import Tensor
 
 from kaizen.args import Args, UsageError
-from kaizen.cli import check_classes, classifier_distiller, feature_distiller, probes_momentum
+from kaizen.cli import classifier_distiller, feature_distiller, gpu_indices, image_size, probes_momentum
+from kaizen.data.checks import check_classes, used_domains
 from kaizen.data.datasets import DatasetInfo, dataset_info
 from kaizen.data.images import ImageSet
 from kaizen.data.loaders import full_batches
-from kaizen.data.replay import select_replay
-from kaizen.data.tasks import TaskSplit, make_split, split_classes
+from kaizen.data.replay import Counts, replay_counts
+from kaizen.data.tasks import TaskSplit, class_order, make_split, split_classes, split_domains, visible_labels
 from kaizen.optim import scaled_lr
 
 
 @dataclass(frozen=True)
 class Data:
-    """The opened data of an experiment."""
+    """The opened data of an experiment.
+
+    Attributes:
+        visible_targets: the labels of the training images that training sees, (N,); the others are -1 there.
+            Probes, k nearest neighbours and accuracies judge with all labels, `train.targets`.
+    """
 
     info: DatasetInfo
     train: ImageSet
     test: ImageSet
     num_classes: int
     split: TaskSplit
+    visible_targets: Tensor
 
     @property
     def task_names(self) -> list[str]:
-        """For people: the class names of each task, or its number."""
+        """For people: the class names of each task, its domain, or its number."""
         if self.split.strategy == "data":
             return [f"part {i}" for i in range(len(self.split))]
+        if self.split.strategy == "domain":
+            return self.train.domain_names[: len(self.split)]
         return [", ".join(self.train.class_names[c] for c in classes) for classes in self.split.classes]
 
 
@@ -45,16 +54,30 @@ def open_data(args: Args) -> Data:
     info = dataset_info(args.dataset)
     train, test = info.open(args)
     num_classes = info.num_classes or len(train.class_names)
-    check_classes(args, num_classes)
-    split = make_split(args.split_strategy, train.targets, test.targets, num_classes, args.num_tasks, args.split_seed)
-    data = Data(info, train, test, num_classes, split)
+    check_classes(args, num_classes, train.class_names)
+    split = _split(args, train, test, num_classes)
+    visible = train.targets
+    if args.semi_supervised is not None:
+        visible = visible_labels(train.targets, split.train, args.semi_supervised, args.seed)
+    data = Data(info, train, test, num_classes, split, visible)
     _check_sizes(args, data)
     return data
 
 
-def image_size(args: Args) -> int:
-    """Side of the images that the encoder sees, in pixels."""
-    return args.size[0] if args.size else dataset_info(args.dataset).size
+def _split(args: Args, train: ImageSet, test: ImageSet, num_classes: int) -> TaskSplit:
+    if args.split_strategy == "domain":
+        assert train.domains is not None and test.domains is not None
+        return split_domains(train.domains, test.domains, num_classes, args.num_tasks)
+    return make_split(
+        args.split_strategy,
+        train.targets,
+        test.targets,
+        num_classes,
+        args.num_tasks,
+        args.split_seed,
+        args.classes_per_task,
+        class_order(args.class_order, train.class_names) if args.class_order else None,
+    )
 
 
 def channel_statistics(args: Args) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -63,32 +86,34 @@ def channel_statistics(args: Args) -> tuple[tuple[float, ...], tuple[float, ...]
     return tuple(args.mean or info.mean), tuple(args.std or info.std)
 
 
-def replay_indices(args: Args, data: Data, task_idx: int) -> Tensor:
-    """The training images that task `task_idx` replays; none without --replay and in the first task."""
-    if not args.replay or task_idx == 0:
-        return torch.empty(0, dtype=torch.int64)
-    proportion = args.replay_proportion
-    if proportion is None:
-        proportion = 0.01 if args.replay_memory_size is None else 1.0
-    return select_replay(
-        data.split,
-        data.train.targets,
-        task_idx,
-        proportion,
-        args.replay_memory_size,
-        args.replay_selection,
-        args.seed,
-    )
+def replay_limits(args: Args) -> tuple[float, int | None]:
+    """The proportion and the memory size that bound the replay; 1 % where none is given."""
+    if args.replay_proportion is not None:
+        return args.replay_proportion, args.replay_memory_size
+    return (0.01 if args.replay_memory_size is None else 1.0), args.replay_memory_size
+
+
+def replayed(args: Args, data: Data, task_idx: int) -> Counts:
+    """How many images task `task_idx` replays of each past task, class by class; none without --replay."""
+    if not args.replay:
+        return []
+    return replay_counts(data.split, data.train.targets, task_idx, *replay_limits(args), args.replay_selection)
+
+
+def num_replayed(args: Args, data: Data, task_idx: int) -> int:
+    """How many images task `task_idx` replays."""
+    return sum(map(sum, replayed(args, data, task_idx)))
 
 
 def probe_indices(args: Args, data: Data, task_idx: int) -> Tensor:
-    """The training images whose labels the probes learn from in task `task_idx`."""
+    """The labelled training images that probes learn from and k nearest neighbours vote with in task `task_idx`."""
     first, last = {
         "all_tasks": (0, len(data.split)),
         "seen_tasks": (0, task_idx + 1),
         "current_task": (task_idx, task_idx + 1),
     }[args.online_evaluation_training_data_source]
-    return torch.cat(data.split.train[first:last])
+    indices = torch.cat(data.split.train[first:last])
+    return indices[data.train.targets[indices] >= 0]
 
 
 def probe_batch_size(args: Args, num_probe_images: int, task_steps: int) -> int:
@@ -127,33 +152,50 @@ def describe(args: Args, data: Data | None, folder: Path | None) -> list[str]:
         folder: where the experiment goes; None for a new folder named after its start.
     """
     where = folder or Path(args.base_experiment_dir) / f"<time>-{args.name}"
+    devices = len(gpu_indices(args))
+    batch = f"{args.batch_size} x {devices} devices" if devices > 1 else str(args.batch_size)
     lines = [
         f"method         {args.method}, encoder {args.encoder}, images of {image_size(args)} pixels",
         f"data           {args.dataset}, {args.split_strategy} split, {args.num_tasks} tasks, seed {args.split_seed}",
-        f"learning rate  {scaled_lr(args):g} ({args.lr:g} x {args.batch_size} / 256), {args.scheduler}; "
+        f"learning rate  {scaled_lr(args, devices):g} ({args.lr:g} x {batch} / 256), {args.scheduler}; "
         f"classifier {args.classifier_lr:g}",
         f"files          {where}/",
     ]
+    if args.no_labels:
+        lines.append("judged         not at all, without labels; python -m kaizen.evaluate judges checkpoints")
     return lines + [line for task in range(args.num_tasks) for line in _describe_task(args, data, task)]
 
 
 def _describe_task(args: Args, data: Data | None, task: int) -> list[str]:
     lines = [f"task {task}", f"  terms        {', '.join(active_terms(args, task))}"]
+    kind = "domain" if args.split_strategy == "domain" else "classes"
     if data is None:
-        known = dataset_info(args.dataset).num_classes
-        if known is not None and args.split_strategy == "class":
-            numbers = split_classes(known, args.num_tasks, args.split_seed)[task]
-            lines.append(f"  classes      {_shorten(', '.join(map(str, numbers)))}")
+        if name := _name_without_data(args, task):
+            lines.append(f"  {kind:<13}{_shorten(name)}")
         return [*lines, f"  epochs       {args.max_epochs} in batches of {args.batch_size}"]
     images = len(data.split.train[task])
-    replay = len(replay_indices(args, data, task))
+    labels = int((data.visible_targets[data.split.train[task]] >= 0).sum())
+    replay = num_replayed(args, data, task)
     steps = max(full_batches(images, args.batch_size), full_batches(replay, args.replay_batch_size))
     lines += [
-        f"  classes      {_shorten(data.task_names[task])}",
+        f"  {kind:<13}{_shorten(data.task_names[task])}",
         f"  images       {images} to train, {len(data.split.test[task])} to test, {replay} replayed",
-        f"  steps        {args.max_epochs} epochs x {steps} = {args.max_epochs * steps}",
     ]
-    return lines
+    if labels < images:
+        lines.append(f"  labels       {labels} of {images} visible in training")
+    return [*lines, f"  steps        {args.max_epochs} epochs x {steps} = {args.max_epochs * steps}"]
+
+
+def _name_without_data(args: Args, task: int) -> str | None:
+    """What can be said of a task whose data are not on this machine."""
+    if args.split_strategy == "domain":
+        return used_domains(args)[task]
+    known = dataset_info(args.dataset).num_classes
+    if known is None or args.split_strategy == "data":
+        return None
+    order = args.class_order or [str(number) for number in split_classes(known, 1, args.split_seed)[0]]
+    places = split_classes(known, args.num_tasks, args.split_seed, args.classes_per_task, range(known))
+    return ", ".join(order[place] for place in places[task])
 
 
 def _shorten(text: str) -> str:
@@ -172,10 +214,13 @@ def _check_sizes(args: Args, data: Data) -> None:
             f"--batch_size {args.batch_size}: task {smallest} has only {images} training images; use at most {images}"
         )
     empty = [i for i, indices in enumerate(data.split.test) if len(indices) == 0]
-    if empty:
-        raise UsageError(f"--val_dir: no test images for task {empty[0]}; every class needs some")
+    if empty and not args.no_labels:
+        raise UsageError(
+            f"--data_dir {args.data_dir}: no test images for task {empty[0]} ({_shorten(data.task_names[empty[0]])}); "
+            "every task needs some"
+        )
     for task in range(max(1, args.task_idx), args.num_tasks if args.replay else 0):
-        if len(replay_indices(args, data, task)) == 0:
+        if num_replayed(args, data, task) == 0:
             given = _scarcest(args, data, task)
             raise UsageError(f"{given}: selects no image for task {task}; give a larger one or --replay False")
 
@@ -184,6 +229,6 @@ def _scarcest(args: Args, data: Data, task: int) -> str:
     """The flag, with its value, for which no image is left to replay."""
     size, share = args.replay_memory_size, args.replay_proportion
     unlimited = replace(args, replay_memory_size=None)
-    if size is None or (share is not None and len(replay_indices(unlimited, data, task)) == 0):
+    if size is None or (share is not None and num_replayed(unlimited, data, task) == 0):
         return f"--replay_proportion {share or 0.01}"
     return f"--replay_memory_size {size}"

@@ -1,4 +1,4 @@
-"""The two figures of an experiment, drawn from one evaluated head of its results.
+"""The figures of an experiment: two of each evaluated head of its results, and the features as points.
 
 matplotlib is imported inside the functions, and without pyplot: no display, no global state.
 """
@@ -80,6 +80,41 @@ def accuracy_over_tasks(head: str, result: Mapping[str, Any], task_names: Sequen
     xlabel = "after training   (ring: the tested task itself, dotted: before it)"
     _name_axes(axes, f"{head}: accuracy on each task over the run", xlabel, "test accuracy")
     axes.legend(title="tested on", loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8.5)
+    return figure
+
+
+def embedding(
+    points: Any, targets: Sequence[int], class_names: Sequence[str], seen: Sequence[int], title: str
+) -> Figure:
+    """Draw images as points, coloured by class; those of classes not trained yet are hollow.
+
+    Args:
+        points: (N, 2) numbers.
+        targets: N class indices.
+        class_names: of all classes; beyond 20 the legend gives way to a note.
+        seen: indices of the classes trained so far.
+        title: of the figure.
+    """
+    import numpy as np
+    from matplotlib import colormaps
+
+    points, labels = np.asarray(points), np.asarray(targets)
+    figure, axes = _new_figure(8.6, 6.4, layout="constrained")
+    shades = colormaps["tab10" if len(class_names) <= 10 else "tab20" if len(class_names) <= 20 else "turbo"]
+    size = max(4, min(28, 30000 / len(points)))
+    for c, name in enumerate(class_names):
+        x, y = points[labels == c].T
+        colour = shades(c if len(class_names) <= 20 else c / (len(class_names) - 1))
+        known = c in seen
+        axes.scatter(x, y, size, label=name if known else f"{name} (not yet)", edgecolors=[colour], linewidths=0.7,
+                     facecolors=[colour] if known else "none", alpha=0.85 if known else 0.45)  # fmt: skip
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color("#e6e6e6")
+    note = "" if len(class_names) <= 20 else f"   ({len(class_names)} classes; hollow: not trained yet)"
+    _name_axes(axes, title, f"axes without unit{note}", "")
+    if len(class_names) <= 20:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8.5)
     return figure
 
 

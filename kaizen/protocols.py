@@ -156,7 +156,8 @@ def of_checkpoint(flags: dict[str, Any], args: Args) -> Args:
         UsageError: flags that do not go together.
     """
     base = args_from(flags) if flags else Args(method=next(iter(METHODS)))  # any: no method has a part in it
-    return complete(_with_given(base, args, (*_model_flags(), *FREE)))
+    known = {"num_tasks"} if flags else set()  # not to be counted anew
+    return complete(replace(_with_given(base, args, (*_model_flags(), *FREE)), given=args.given | known))
 
 
 def build_protocol(asked: Asked, args: Args, model: Args, method: str) -> Protocol:

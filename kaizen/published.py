@@ -22,16 +22,27 @@ PARTS = {
     "queue_ptr": "method.queue_ptr",
     "momentum_encoder": "method.momentum.encoder",
     "momentum_projector": "method.momentum.projector",
+    "head.mlp": "method.projector",
+    "head.last_layer": "method.prototypes",
+    "momentum_head.mlp": "method.momentum.projector.0",
+    "momentum_head.last_layer": "method.momentum.projector.2",
+    "dino_loss_func": "method.criterion",
     "classifier": "classifier",
     "online_eval_classifier": "probes.online",
     "momentum_classifier": "probes.momentum_online",
     "frozen_encoder": "frozen.encoder",
     "frozen_projector": "frozen.projector",
     "frozen_classifier": "frozen.classifier",
+    "frozen_prototypes": "frozen.prototypes",
+    "feature_extractor_frozen_prototypes": "frozen.prototypes",
+    "feature_extractor_distill_prototypes": "distill_features.prototypes",
+    "distill_prototypes": "distill_features.prototypes",
     "feature_extractor_distill_predictor": "distill_features.predictor",
     "distill_predictor": "distill_features.predictor",
     "classifier_distill_predictor": "distill_classifier.predictor",
 }
+# How torch keeps a layer whose weight is a direction and a length.
+WEIGHT_NORM = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
 HEADS = ("classifier", "online_eval_classifier", "momentum_classifier", "frozen_classifier")
 
 
@@ -88,7 +99,7 @@ def translate(content: Any) -> tuple[dict[str, Tensor], list[str]] | None:
     names = our_names(state)
     if not any(name.startswith("method.encoder.") for name in names.values()):
         return None
-    taken = {ours: state[name] for name, ours in names.items() if not ours.startswith("frozen.")}
+    taken = _completed({ours: state[name] for name, ours in names.items() if not ours.startswith("frozen.")})
     aside = {name.split(".")[0] for name in state if names.get(name, "frozen.").startswith("frozen.")}
     besides = [name for name, value in content.items() if name != "state_dict" and isinstance(value, dict | list)]
     return taken, sorted(aside) + (sorted(besides) if state is not content else [])
@@ -102,11 +113,25 @@ def our_names(published: Iterable[str]) -> dict[str, str]:
             the last one is fc_output; how many there are says where the last one stands in our Sequential.
     """
     names = list(published)
-    return {name: _our_name(name, names) for name in names if name.partition(".")[0] in PARTS}
+    return {name: _our_name(name, part, names) for name in names if (part := _part(name))}
 
 
-def _our_name(name: str, names: list[str]) -> str:
-    part, _, rest = name.partition(".")
+def _part(name: str) -> str | None:
+    return next((part for part in PARTS if name == part or name.startswith(f"{part}.")), None)
+
+
+def _completed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put in what we keep and the published code does not: where SwAV's queue goes on, a dimension of DINO's centre."""
+    if "method.queue" in state and "method.queue_ptr" not in state:
+        state["method.queue_ptr"] = torch.zeros(1, dtype=torch.long)
+    if (centre := state.get("method.criterion.center")) is not None:
+        state["method.criterion.center"] = centre.reshape(1, 1, -1)
+    return state
+
+
+def _our_name(name: str, part: str, names: list[str]) -> str:
+    rest = name.removeprefix(part).removeprefix(".")
+    rest = WEIGHT_NORM.get(rest, rest)
     if part in HEADS and rest in ("weight", "bias"):  # one bare layer there, the only one of a Sequential here
         rest = f"0.{rest}"
     hidden = {n.split(".")[1] for n in names if re.match(rf"{part}\.fc_\d+\.", n)}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Results = dict[str, Any]
+UNJUDGED = "no labels: nothing to judge; evaluate the checkpoints with python -m kaizen.evaluate"
 WIDEST_MATRIX = 10  # tasks; a wider matrix does not fit a terminal of 80 columns
 
 
@@ -80,21 +81,27 @@ def write(folder: Path) -> Results:
 
 
 def draw_plots(results: Results, folder: Path) -> None:
-    """Draw ``plots/``: for each head the accuracy matrix, and the accuracy over tasks."""
+    """Draw ``plots/``: for each head the accuracy matrix, and the accuracy over tasks; nothing without heads."""
+    if not results["heads"]:
+        return
     (folder / "plots").mkdir(exist_ok=True)
     for name, head in results["heads"].items():
         for draw in (plots.accuracy_matrix, plots.accuracy_over_tasks):
-            _save(draw(name, head, results["task_names"]), folder / "plots" / f"{draw.__name__}_{name}.png")
+            save_figure(draw(name, head, results["task_names"]), folder / "plots" / f"{draw.__name__}_{name}.png")
 
 
 def show(results: Results, console: Console | None = None) -> None:
     """Print the accuracy matrices and the metrics as tables that fit 80 columns.
 
+    Without heads, one line says why.
     Beyond `WIDEST_MATRIX` tasks the matrices give way to one table of the accuracies after the last one.
     """
     from rich.console import Console
 
     console = console or Console()
+    if not results["heads"]:
+        console.print(UNJUDGED, soft_wrap=True)
+        return
     if results["num_tasks"] > WIDEST_MATRIX:
         console.print(_last_row_table(results))
     else:
@@ -208,7 +215,8 @@ def _csv_rows(head: dict[str, Any]) -> Iterator[tuple[object, ...]]:
         yield metric, "", "", head[metric]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file, in one piece."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", pad_inches=0.15)
 

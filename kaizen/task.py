@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -22,17 +23,24 @@ from kaizen.cli import (
     classifier_distiller,
     feature_distiller,
     gpu_index,
+    gpu_indices,
+    image_size,
     per_view,
     probes_momentum,
+    small_crop_size,
+    uses_cuda,
 )
-from kaizen.data.images import RandomCrops
+from kaizen.data.datasets import dataset_info
+from kaizen.data.images import RandomCrop
 from kaizen.data.loaders import Batch, evaluation_loader, training_loader
 from kaizen.data.views import EvalTransform, ViewOptions, Views, ViewTransform
 from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
+from kaizen.embedding import draw_embedding, method_at_hand
 from kaizen.experiment import Experiment
 from kaizen.knn import knn_accuracy_by_task
 from kaizen.learner import ContinualLearner
 from kaizen.loggers import build_loggers, log_results
+from kaizen.memory import EVALUATION_BATCH, remember
 from kaizen.methods import build_method
 from kaizen.models.encoders import build_encoder
 from kaizen.models.heads import mlp
@@ -40,16 +48,12 @@ from kaizen.plan import (
     Data,
     active_terms,
     channel_statistics,
-    image_size,
     open_data,
     probe_batch_size,
     probe_indices,
-    replay_indices,
 )
 from kaizen.progress import Progress
 from kaizen.report import draw_plots, write
-
-EVALUATION_BATCH = 256
 
 
 def run_task(experiment: Experiment, task_idx: int) -> None:
@@ -66,18 +70,23 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     take_up(learner, args, experiment, task_idx)
     folder = experiment.task_folder(task_idx)
     trainer = build_trainer(args, folder, experiment.name, task_idx)
-    test = evaluation_loader(
-        data.test, torch.arange(len(data.test)), image_size(args), EVALUATION_BATCH, args.num_workers
-    )
-    unjudged = task_idx == 0 or not experiment.accuracy(task_idx - 1).exists()
+    test = None
+    if not args.no_labels:
+        everything = torch.arange(len(data.test))
+        test = evaluation_loader(data.test, everything, image_size(args), EVALUATION_BATCH, args.num_workers)
+    unjudged = task_idx == 0 or not experiment.done(task_idx - 1)
     before = judge(trainer, learner, data, test, max(0, task_idx - 1)) if unjudged else None
     if before is not None and task_idx > 0:
         experiment.finish_task(task_idx - 1, before, None, 0.0)  # what --pretrained_model brings along
 
+    learner.to(trainer.strategy.root_device)
+    replay = remember(experiment, learner, data, task_idx)
     started = time.monotonic()
-    trainer.fit(learner, training_loaders(args, data, task_idx), test)
+    trainer.fit(learner, training_loaders(args, data, task_idx, replay), test)
     seconds = time.monotonic() - started
     accuracy = judge(trainer, learner, data, test, task_idx)
+    if args.auto_umap and test is not None:
+        draw_embedding(learner, data, test, experiment.folder, task_idx)
     save_task(learner, experiment.checkpoint(task_idx), task_idx, experiment.flags)
     experiment.finish_task(task_idx, accuracy, before if task_idx == 0 else None, round(seconds, 1))
     results = write(experiment.folder)
@@ -100,7 +109,7 @@ def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearn
     def distiller(term: str, kind: type[Distiller] | None, prefixes: tuple[str, ...], dim: int) -> Distiller | None:
         if kind is None or term not in terms:
             return None
-        return build_distiller(kind, prefixes, dim, args.method_flags)
+        return build_distiller(kind, prefixes, dim, args.method_flags, method.teaching_prototypes)
 
     size, (mean, std) = image_size(args), channel_statistics(args)
     return ContinualLearner(
@@ -117,7 +126,7 @@ def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearn
 
 
 def view_options(args: Args) -> list[ViewOptions]:
-    """What each of the two views may do to an image."""
+    """What each view may do to an image: the full crops, then the small ones, which do as the first full one does."""
     mean, std = channel_statistics(args)
     columns = {
         "brightness": args.brightness,
@@ -132,8 +141,15 @@ def view_options(args: Args) -> list[ViewOptions]:
         "max_scale": args.max_scale,
         "hflip_prob": args.horizontal_flip_prob,
     }
-    rows = zip(*map(per_view, columns.values()), strict=True)
-    return [ViewOptions(image_size(args), mean=mean, std=std, **dict(zip(columns, row, strict=True))) for row in rows]
+    rows = zip(*(per_view(args, values) for values in columns.values()), strict=True)
+    full = [ViewOptions(image_size(args), mean=mean, std=std, **dict(zip(columns, row, strict=True))) for row in rows]
+    small = replace(
+        full[0],
+        size=small_crop_size(args),
+        min_scale=args.small_crop_min_scale,
+        max_scale=args.small_crop_max_scale,
+    )
+    return full + [small] * (args.num_small_crops if args.multicrop else 0)
 
 
 def take_up(learner: ContinualLearner, args: Args, experiment: Experiment, task_idx: int) -> None:
@@ -150,31 +166,41 @@ def take_up(learner: ContinualLearner, args: Args, experiment: Experiment, task_
         learner.keep_teacher()
 
 
-def training_loaders(args: Args, data: Data, task_idx: int) -> dict[str, DataLoader[Batch]]:
-    """Task, replay and probe images; Lightning cycles the shorter ones until the longest is through."""
-    crops = RandomCrops(image_size(args), tuple(zip(per_view(args.min_scale), per_view(args.max_scale), strict=True)))
-    task, replay = data.split.train[task_idx], replay_indices(args, data, task_idx)
+def training_loaders(args: Args, data: Data, task_idx: int, replay: torch.Tensor) -> dict[str, DataLoader[Batch]]:
+    """Task, replay and probe images; Lightning cycles the shorter ones until the longest is through.
+
+    Args:
+        args, data, task_idx: the task.
+        replay: indices of the training images to replay.
+    """
+    crops = [RandomCrop(view.size, view.min_scale, view.max_scale) for view in view_options(args)]
 
     def loader(
-        indices: torch.Tensor, crop: RandomCrops, batch_size: int, stream: int, limit: int | None = None
+        indices: torch.Tensor,
+        crops: list[RandomCrop],
+        batch_size: int,
+        stream: int,
+        limit: int | None = None,
+        targets: torch.Tensor = data.visible_targets,
     ) -> DataLoader[Batch]:
         seed = args.seed * 31 + task_idx * 7 + stream
-        return training_loader(data.train, indices, crop, batch_size, args.num_workers, seed, limit)
+        return training_loader(data.train, indices, crops, batch_size, args.num_workers, seed, limit, targets)
 
-    loaders = {"task": loader(task, crops, args.batch_size, 0)}
+    loaders = {"task": loader(data.split.train[task_idx], crops, args.batch_size, 0)}
     if len(replay):
         loaders["replay"] = loader(replay, crops, args.replay_batch_size, 1)
     if args.online_evaluation:
         probe = probe_indices(args, data, task_idx)
-        one_crop = RandomCrops(image_size(args), ((0.08, 1.0),))
+        one_crop = [RandomCrop(image_size(args), 0.08, 1.0)]
         steps = max(map(len, loaders.values()))  # probes follow; they never make an epoch longer
-        loaders["online"] = loader(probe, one_crop, probe_batch_size(args, len(probe), steps), 2, limit=steps)
+        probe_batch = probe_batch_size(args, len(probe), steps)
+        loaders["online"] = loader(probe, one_crop, probe_batch, 2, limit=steps, targets=data.train.targets)
     return loaders
 
 
 def build_trainer(args: Args, folder: Path, name: str, task_idx: int) -> pl.Trainer:
     """Lightning's trainer on the GPU that --gpus names, or on the CPU."""
-    cuda = torch.cuda.is_available()
+    cuda = uses_cuda(args)
     precision = {"16": "16-mixed" if cuda else "32-true", "bf16": "bf16-mixed", "32": "32-true"}[args.precision]
     return pl.Trainer(
         accelerator="gpu" if cuda else "cpu",
@@ -193,11 +219,14 @@ def build_trainer(args: Args, folder: Path, name: str, task_idx: int) -> pl.Trai
 
 
 def judge(
-    trainer: pl.Trainer, learner: ContinualLearner, data: Data, test: DataLoader[Batch], task_idx: int
+    trainer: pl.Trainer, learner: ContinualLearner, data: Data, test: DataLoader[Batch] | None, task_idx: int
 ) -> dict[str, list[float]]:
-    """Accuracy in 0-1 of every head on every task's test images."""
+    """Accuracy in 0-1 of every head on every task's test images; no head where there are none."""
     args = learner.args
+    if test is None:
+        return {}
     trainer.validate(learner, test, verbose=False)
+    learner.to(trainer.strategy.root_device)  # Lightning has put it back on the CPU
     accuracy = learner.accuracy_by_task()
     if not args.disable_knn_eval:
         voters = evaluation_loader(
@@ -223,15 +252,26 @@ def judge(
 def notices(args: Args) -> list[str]:
     """What a user should know before training starts."""
     lines = []
-    cuda = torch.cuda.is_available()
-    if args.gpus is not None and not cuda:
+    cuda = uses_cuda(args)
+    if args.gpus is not None and len(gpu_indices(args)) == 1 and not torch.cuda.is_available():
         lines.append(f"--gpus {args.gpus}: no CUDA here, training on the CPU")
     if args.precision == "16" and not cuda:
         lines.append("--precision 16: fp16 needs CUDA, training in fp32")
+    if args.dali:
+        lines.append(
+            "--dali: not needed; images are decoded in loader processes and views are made in batches on the device"
+        )
     if args.online_evaluation and args.online_eval_batchnorm == "update":
         lines.append(
             "--online_eval_batchnorm update: probe images, also those of past tasks, enter the encoder's BatchNorm "
             "statistics, as published; `frozen` keeps them out"
+        )
+    if args.auto_umap and method_at_hand() != "UMAP":
+        lines.append("--auto_umap: umap-learn is not installed, drawing t-SNE; pip install umap-learn for UMAP")
+    if args.split_strategy == "class" and dataset_info(args.dataset).unlabelled:
+        lines.append(
+            f"--split_strategy class: the unlabelled images of {args.dataset} belong to no class and are shared out "
+            "equally at random over the tasks"
         )
     return lines
 

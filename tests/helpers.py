@@ -13,13 +13,25 @@ from torch import Tensor, nn
 from kaizen.args import Args
 from kaizen.cli import flags_of, read_args
 from kaizen.data.loaders import Batch
+from kaizen.distillers import FEATURE_DISTILLERS
 from kaizen.experiment import Experiment
 from kaizen.learner import ContinualLearner
-from kaizen.methods import METHODS, method_flags
+from kaizen.methods import METHODS, Output, SSLMethod, build_method, method_flags
 from kaizen.plan import open_data
 from kaizen.task import build_learner, run_task
 
 FEATURES = 8
+# Every method with every feature distiller; `knowledge` compares prototypes, which not every method has.
+PAIRS = [
+    (method, distiller)
+    for method, kind in METHODS.items()
+    for distiller, teacher in FEATURE_DISTILLERS.items()
+    if kind.has_prototypes or not teacher.needs_prototypes
+]
+# Narrow heads and short queues; what a method does not have, it leaves aside.
+SMALL: dict[str, float] = {"proj_hidden_dim": 8, "output_dim": 6, "pred_hidden_dim": 8, "queue_size": 16}
+SMALL |= {"num_prototypes": 5, "whitening_size": 8}
+SMALL |= {"whitening_eps": 0.01}  # 8 projections of 8 hidden units may fill fewer than 6 dimensions
 
 
 def tiny_encoder(size: int, stem_padding: int, width: float) -> tuple[nn.Module, int]:
@@ -30,9 +42,36 @@ def tiny_encoder(size: int, stem_padding: int, width: float) -> tuple[nn.Module,
 
 def small_heads(method: str) -> list[str]:
     """The method's own flags for narrow heads and a short queue."""
-    widths = {"proj_hidden_dim": "8", "output_dim": "6", "pred_hidden_dim": "8", "queue_size": "16"}
     known = {item.name for item in method_flags(method)}
-    return [word for name, width in widths.items() if name in known for word in (f"--{name}", width)]
+    return [word for name, width in SMALL.items() if name in known for word in (f"--{name}", str(width))]
+
+
+def method_of(name: str, **flags: object) -> SSLMethod:
+    """A method with narrow heads on a tiny encoder; `flags` are its own."""
+    torch.manual_seed(0)
+    encoder, dim = tiny_encoder(8, 0, 1.0)
+    many = {item.name for item in method_flags(name) if item.many}
+    small = {flag: [value] if flag in many else value for flag, value in SMALL.items()}
+    return build_method(name, encoder, dim, {**small, **flags})
+
+
+def output_of(method: SSLMethod, views: list[Tensor], first: int = 0) -> Output:
+    """What the method makes of views of images `first`, `first` + 1, ..."""
+    out = method(views)
+    out.indices = torch.arange(first, first + len(views[0]))
+    return out
+
+
+def begin_task(method: SSLMethod, views: list[Tensor], first: int = 0) -> None:
+    """Up to the first epoch of a task of one batch."""
+    method.start_task(iter([(views, torch.arange(first, first + len(views[0])))]))
+    method.start_epoch(0)
+
+
+def views_of(count: int = 8, seed: int = 1, small: int = 0) -> list[Tensor]:
+    """Two random full views (count, 3, 8, 8) and some small ones of 6 pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(count, 3, size, size, generator=generator) for size in [8] * 2 + [6] * small]
 
 
 def command_line(*flags: str, method: str = "simclr", dataset: str = "digits") -> list[str]:
@@ -100,6 +139,30 @@ def class_folders(
                 width, height = sizes[i % len(sizes)]
                 levels = noise.integers(0, 60, (height, width, channels)) + 190 * label // max(1, len(counts) - 1)
                 Image.fromarray(levels.astype(np.uint8).squeeze(), mode).save(folder / f"{i:02d}.{suffix}")
+    return root
+
+
+def domain_lists(root: Path, domains: Sequence[str], counts: Sequence[int] = (8, 8)) -> Path:
+    """A small DomainNet, `root`/<domain>_{train,test}.txt and <domain>/thing<class>/<number>.png.
+
+    Args:
+        root: made if need be.
+        domains: each gets images of its own brightness.
+        counts: training images of each class in each domain; there are 2 test images of each.
+    """
+    noise = np.random.default_rng(0)
+    for place, domain in enumerate(domains):
+        lines: dict[str, list[str]] = {"train": [], "test": []}
+        for label, count in enumerate(counts):
+            folder = root / domain / f"thing{label}"
+            folder.mkdir(parents=True)
+            for i in range(count + 2):
+                levels = noise.integers(0, 60, (8, 8, 3)) + 40 * place
+                Image.fromarray(levels.astype(np.uint8)).save(folder / f"{i:02d}.png")
+                line = f"{domain}/thing{label}/{i:02d}.png {label}\n"
+                lines["train" if i < count else "test"].append(line)
+        for split, rows in lines.items():
+            (root / f"{domain}_{split}.txt").write_text("".join(rows))
     return root
 
 

@@ -9,12 +9,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import args_of, class_folders, command_line, run_experiment
+from helpers import PAIRS, args_of, class_folders, command_line, domain_lists, run_experiment
 
 import main_continual
-from kaizen.args import core_flags
-from kaizen.cli import VIEW_FLAGS, args_from, everything_known, flags_of, own_flags, per_view, read_args, unused_flags
-from kaizen.distillers import CLASSIFIER_DISTILLERS, FEATURE_DISTILLERS
+from kaizen.args import UsageError, core_flags
+from kaizen.cli import (
+    VIEW_FLAGS,
+    args_from,
+    everything_known,
+    flags_of,
+    own_flags,
+    per_view,
+    read_args,
+    unused_flags,
+    uses_cuda,
+)
+from kaizen.distillers import CLASSIFIER_DISTILLERS
 from kaizen.experiment import Experiment
 from kaizen.methods import METHODS
 from kaizen.task import view_options
@@ -67,13 +77,15 @@ DISTILL = ("--distiller", "contrastive", "--distiller_classifier", "soft_label")
         ("--replay --memory_size 4 --replay_proportion 0.5", ["--replay_memory_size 4", "no image"]),
         ("--distiller_classifier soft_label --classifier_training False", ["soft_label", "--classifier_training True"]),
         ("--distiller contrastiv", ["--distiller contrastiv", "did you mean contrastive?", "predictive_mse"]),
-        ("--distiller soft_label", ["--distiller soft_label", "choose from", "contrastive"]),
-        ("--distiller_classifier contrastive", ["--distiller_classifier contrastive", "soft_label"]),
+        ("--distiller knowledge", ["--distiller knowledge", "simclr has none", "use another distiller"]),
+        ("--distiller_classifier knowledge", ["--distiller_classifier knowledge", "choose from", "soft_label"]),
         ("--method simclt", ["--method simclt", "did you mean simclr?", "byol"]),
         ("--dataset digit", ["--dataset digit", "did you mean digits?"]),
         ("--encoder resnet19", ["--encoder resnet19", "resnet18"]),
         ("--encoder_width 0.2", ["--encoder_width 0.2", "at least 0.25"]),
-        ("--queue_size 0", ["--queue_size 0", "at least 1"]),
+        ("--method mocov2plus --queue_size 0", ["--queue_size 0", "at least 1"]),
+        ("--method swav --num_prototypes 3 4", ["--num_prototypes 3 4", "swav takes one value"]),
+        ("--method swav --queue_size -1", ["--queue_size -1", "at least 0"]),
         ("--temperature 0", ["--temperature 0", "above 0"]),
         ("--feature_extractor_distill_lamb -1", ["--feature_extractor_distill_lamb -1", "at least 0"]),
         ("--pretrained_model none.ckpt", ["--pretrained_model none.ckpt", "no such file", "final.ckpt"]),
@@ -89,7 +101,10 @@ DISTILL = ("--distiller", "contrastive", "--distiller_classifier", "soft_label")
         ("--gpus -1", ["--gpus -1", "e.g. --gpus 0"]),
         ("--gpus ²", ["--gpus ²", "e.g. --gpus 0"]),
         ("--gpus ,", ["--gpus ,", "e.g. --gpus 0"]),
-        ("--gpus 0,1", ["--gpus 0,1", "one index", "--gpus 0"]),
+        ("--gpus 0,1", ["--gpus 0,1", "one index", "--gpus 0 --batch_size 128"]),
+        ("--gpus 0,cuda --dry_run", ["--gpus 0,cuda", "e.g. --gpus 0"]),
+        ("--accelerator dp", ["--accelerator dp", "auto, gpu, cpu, ddp"]),
+        ("--save_checkpoint False", ["--save_checkpoint False", "leave this flag out"]),
         ("--classifier_training False --disable_knn_eval", ["nothing is left to evaluate", "--online_evaluation True"]),
         ("--experiment_dir a/b", ["--experiment_dir a/b", "--base_experiment_dir experiments", "plain name"]),
         ("--experiment_dir ..", ["--experiment_dir ..", "plain name"]),
@@ -115,6 +130,17 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert "--gpus 2: this machine has 2; give an index from 0 to 1" in refusal(capsys, *command_line("--gpus", "2"))
     assert args_of("--gpus", "1").gpus == "1"
+
+
+def test_accelerators(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "--accelerator gpu: no CUDA here; use auto or cpu" in refusal(capsys, *command_line("--accelerator", "gpu"))
+    assert main_continual.main(command_line("--accelerator", "gpu", "--dry_run")) == 0
+    assert "not checked: --accelerator gpu: no CUDA here" in capsys.readouterr().out
+    assert not uses_cuda(args_of())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert all(uses_cuda(args_of("--accelerator", name)) for name in ("auto", "gpu", "ddp"))
+    assert not uses_cuda(args_of("--accelerator", "cpu"))
 
 
 def test_wandb_without_a_key(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,6 +189,29 @@ def test_classes_that_do_not_divide(place: Path, capsys: pytest.CaptureFixture[s
     assert "--num_tasks 3: does not divide the 4 classes" in refusal(capsys, *custom(data, "--num_tasks", "3"))
     one = class_folders(place / "one", [8])
     assert "use one of 1" in refusal(capsys, *custom(one))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--split_strategy domain", ["--split_strategy domain", "custom has no domains", "class or data"]),
+        ("--classes_per_task 1 2", ["--classes_per_task 1 2", "sum to 3", "4 classes"]),
+        ("--class_order class0 class1 class2 clas3", ["--class_order clas3", "did you mean class3?"]),
+        ("--class_order 0 1 2", ["--class_order", "lacks 1 of the 4 classes", "class3"]),
+        ("--no_labels", ["--no_labels", "--split_strategy data"]),
+    ],
+)
+def test_a_split_that_cannot_be(place: Path, capsys: pytest.CaptureFixture[str], flags: str, words: list[str]) -> None:
+    message = refusal(capsys, *custom(class_folders(place / "data"), *flags.split()))
+    assert all(word in message for word in words), message
+
+
+def test_a_list_that_leads_out_of_the_data_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = domain_lists(place / "data", ["real"])
+    (data / "real_test.txt").write_text("../secret.png 0\n")
+    flags = ["--data_dir", str(data), "--split_strategy", "domain", "--domain", "real"]
+    message = refusal(capsys, *command_line(*flags, dataset="domainnet"))
+    assert f"{data}/real_test.txt:1: ../secret.png leads out of --data_dir" in message
 
 
 def test_a_batch_beyond_the_smallest_task(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,6 +312,13 @@ def test_the_published_spelling_of_a_flag() -> None:
     assert args.method_flags["classifier_distill_no_predictor"] is True
 
 
+def test_the_published_spellings_of_a_distiller() -> None:
+    args = args_of("--distiller", "predictiveMSE", "--distill_lamb", "3", "--distill_proj_hidden_dim", "5")
+    assert args.distiller == "predictive_mse"
+    assert args.method_flags["feature_extractor_distill_lamb"] == 3
+    assert args.method_flags["feature_extractor_distill_proj_hidden_dim"] == 5
+
+
 def test_defaults_are_those_of_the_chosen_method_and_distillers() -> None:
     assert args_of(method="byol").method_flags["base_tau_momentum"] == 0.99
     assert args_of("--distiller", "predictive_mse").method_flags["feature_extractor_distill_lamb"] == 25
@@ -280,27 +336,37 @@ def test_flags_survive_the_way_through_a_file(method: str) -> None:
     assert again == args
 
 
+def test_several_prototypes_are_a_matter_of_the_method() -> None:
+    assert args_of("--num_prototypes", "3", method="swav").method_flags["num_prototypes"] == 3
+    assert args_of("--num_prototypes", "3", method="deepclusterv2").method_flags["num_prototypes"] == [3]
+    assert args_of("--num_prototypes", "3", "4", method="deepclusterv2").method_flags["num_prototypes"] == [3, 4]
+
+
 def test_no_flag_has_two_owners_that_disagree_on_its_type() -> None:
     names = {item.name for item in core_flags()}
-    spellings: dict[str, tuple[str, type, bool]] = {}
+    spellings: dict[str, tuple[str, type]] = {}
     for _, item in everything_known():
         assert item.help, item.name
         for name in (item.name, *item.aliases):
             assert name not in names
-            assert spellings.setdefault(name, (item.name, item.kind, item.many)) == (item.name, item.kind, item.many)
+            assert spellings.setdefault(name, (item.name, item.kind)) == (item.name, item.kind)
 
 
 def test_own_flags_of_every_choice() -> None:
-    for method in METHODS:
-        for features in FEATURE_DISTILLERS:
-            for labels in CLASSIFIER_DISTILLERS:
-                args = args_of("--distiller", features, "--distiller_classifier", labels, method=method)
-                assert {item.name for item in own_flags(args)} <= args.method_flags.keys()
+    for method, features in PAIRS:
+        for labels in CLASSIFIER_DISTILLERS:
+            args = args_of("--distiller", features, "--distiller_classifier", labels, method=method)
+            assert {item.name for item in own_flags(args)} <= args.method_flags.keys()
+
+
+def test_knowledge_needs_prototypes() -> None:
+    with pytest.raises(UsageError, match=r"--distiller knowledge: .*simclr has none; use another .*or --method"):
+        args_of("--distiller", "knowledge")
 
 
 def test_a_value_for_both_views_or_one_each() -> None:
-    assert per_view([0.5]) == [0.5, 0.5]
-    assert per_view([0.5, 0.1]) == [0.5, 0.1]
+    assert per_view(args_of(), [0.5]) == [0.5, 0.5]
+    assert per_view(args_of(), [0.5, 0.1]) == [0.5, 0.1]
 
 
 def test_every_view_flag_reaches_its_view() -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import batch_of, learner_of, state_of
+from helpers import PAIRS, batch_of, learner_of, state_of
 from torch import nn
 
 from kaizen.distillers import (
@@ -15,6 +15,7 @@ from kaizen.distillers import (
     CLASSIFIER_DISTILLERS,
     FEATURE_DISTILLERS,
     FEATURES,
+    Knowledge,
     Predictive,
     SoftLabel,
     build_distiller,
@@ -46,8 +47,7 @@ def touched(module: nn.Module | None) -> bool:
     return any(p.grad is not None and bool(p.grad.any()) for p in module.parameters())
 
 
-@pytest.mark.parametrize("distiller", FEATURE_DISTILLERS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "distiller"), PAIRS)
 def test_the_feature_term_is_finite_and_part_of_the_loss(method: str, distiller: str) -> None:
     learner = second_task("--distiller", distiller, method=method)
     terms = terms_of(learner)
@@ -56,8 +56,7 @@ def test_the_feature_term_is_finite_and_part_of_the_loss(method: str, distiller:
     assert terms["loss"] == pytest.approx(parts, rel=1e-4)
 
 
-@pytest.mark.parametrize("distiller", FEATURE_DISTILLERS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "distiller"), PAIRS)
 def test_the_feature_term_teaches_encoder_projector_and_its_predictor(method: str, distiller: str) -> None:
     learner = second_task("--distiller", distiller, method=method)
     learner.weights |= {"ssl": 0.0, "classifier": 0.0}
@@ -184,8 +183,7 @@ def views(*shape: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
 
 
 def bare(name: str, **options: object) -> nn.Module:
-    table = FEATURE_DISTILLERS | CLASSIFIER_DISTILLERS
-    return table[name](4, no_predictor=True, **options)  # type: ignore[arg-type]
+    return CLASSIFIER_DISTILLERS[name](4, no_predictor=True, **options)  # type: ignore[arg-type]
 
 
 def test_contrastive_finds_each_row_among_all_frozen_rows_and_the_other_way_round() -> None:
@@ -209,6 +207,17 @@ def test_soft_label_is_cross_entropy_at_temperature_1_and_least_for_equal_logits
     term = bare("soft_label")
     torch.testing.assert_close(term(current, frozen), expected)
     assert term(frozen, frozen) < term(current, frozen)
+
+
+def test_knowledge_is_cross_entropy_between_assignments_to_new_and_to_frozen_prototypes() -> None:
+    current, frozen = views(5, 4)
+    prototypes, later = nn.Linear(4, 3, bias=False), nn.Linear(4, 3, bias=False)
+    term = Knowledge(4, prototypes, no_predictor=True, temperature=0.5)
+    term.keep_teacher(later)
+    assert not any(p.requires_grad for p in term.frozen_prototypes.parameters())
+    scores = F.normalize(torch.cat(current), dim=1) @ term.prototypes.weight.T / 0.5
+    target = (F.normalize(torch.cat(frozen), dim=1) @ later.weight.T / 0.5).softmax(1)
+    torch.testing.assert_close(term(current, frozen), -(target * scores.log_softmax(1)).sum(1).mean())
 
 
 def test_decorrelative_is_barlow_twins_between_current_and_frozen() -> None:

@@ -35,7 +35,9 @@ def test_going_on_needs_the_same_flags_but_for_places_and_devices(tmp_path: Path
     assert again.flags["num_workers"] == 1
     assert Experiment.open(tmp_path).flags["num_workers"] == 1
     before = (tmp_path / "experiment.json").read_bytes()
-    for other in (["--lr", "0.5"], ["--output_dim", "7"], ["--distiller", "predictive"], ["--num_tasks", "5"]):
+    split = (["--classes_per_task", "4", "6"], ["--class_order", *"9876543210"], ["--semi_supervised", "0.5"])
+    others = (["--lr", "0.5"], ["--output_dim", "7"], ["--distiller", "predictive"], ["--num_tasks", "5"])
+    for other in (*others, *split):
         with pytest.raises(UsageError, match=f"was started with other flags: .*{other[0]}"):
             start(tmp_path, "--lr", "0.25", *other)
         with pytest.raises(UsageError):
@@ -77,6 +79,39 @@ def test_a_task_is_done_when_both_its_files_are_there(tmp_path: Path) -> None:
     assert experiment.done(0) and not experiment.done(1)
     experiment.accuracy(0).unlink()
     assert not experiment.done(0)
+
+
+def finish(experiment: Experiment, *tasks: int) -> None:
+    for task in tasks:
+        experiment.finish_task(task, {"knn": [0.5]}, None, 1.0)
+        experiment.checkpoint(task).write_bytes(b"")
+
+
+def test_no_task_is_trained_anew_before_one_that_is_done(tmp_path: Path) -> None:
+    experiment = start(tmp_path)
+    experiment.check_order(0, 5)
+    finish(experiment, 0, 2)
+    with pytest.raises(UsageError, match=r"^--task_idx 0: would train task 1 of .*task 2 is done.*delete the tasks"):
+        experiment.check_order(0, 5)
+    experiment.check_order(0, 2)
+    finish(experiment, 1)
+    experiment.check_order(0, 5)
+    experiment.checkpoint(0).unlink()
+    with pytest.raises(UsageError, match=r"would train task 0 of .*go on with --task_idx 2"):
+        experiment.check_order(0, 5)
+    experiment.check_order(1, 5)
+    experiment.check_order(2, 5)
+
+
+def test_what_a_task_needs_to_start(tmp_path: Path) -> None:
+    experiment = start(tmp_path)
+    assert experiment.can_start(0) and not experiment.can_start(1)
+    experiment.finish_task(0, {"knn": [0.5]}, None, 1.0)
+    assert not experiment.can_start(1)
+    finish(experiment, 1)  # from a model of elsewhere
+    assert [experiment.can_start(task) for task in range(4)] == [True, True, True, False]
+    experiment.accuracy(0).unlink()
+    assert not experiment.can_start(2)
 
 
 def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,11 +87,19 @@ def test_training_accuracy_counts_labelled_images_alone() -> None:
 
 def test_task_and_replay_images_are_one_batch_in_this_order() -> None:
     task, replay = batch_of(6, seed=1), batch_of(3, seed=2)
-    images, targets = join({"replay": replay, "task": task})
+    images, targets, indices = join({"replay": replay, "task": task})
+    assert isinstance(images, torch.Tensor)
     assert torch.equal(images, torch.cat([task[0], replay[0]]))
     assert torch.equal(targets, torch.cat([task[1], replay[1]]))
-    crops = (torch.zeros(6, 2, 3, 8, 8), task[1], task[2])
-    assert join({"task": crops})[0].shape == (6, 2, 3, 8, 8)
+    assert torch.equal(indices, torch.cat([task[2], replay[2]]))
+
+
+def test_crops_are_joined_view_by_view() -> None:
+    task, replay = ([torch.full((count, 3, side, side), count) for side in (8, 6)] for count in (2, 1))
+    labels = torch.arange(2)
+    crops, *_ = join({"task": (task, labels, labels), "replay": (replay, labels[:1], labels[:1])})
+    assert [crop[:, 0, 0, 0].tolist() for crop in crops] == [[2, 2, 1]] * 2
+    assert [crop.shape[-1] for crop in crops] == [8, 6]
 
 
 def test_replay_images_take_part_in_every_term() -> None:

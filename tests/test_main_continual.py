@@ -17,10 +17,12 @@ from helpers import args_of, command_line
 
 import main_continual
 from job_launcher import Script, parse_script
+from kaizen.checkpoint import save_task
 from kaizen.cli import flags_of, read_args
 from kaizen.experiment import Experiment
 from kaizen.files import read_json, write_json
 from kaizen.metrics import METRICS, summarize
+from kaizen.task import build_learner
 from main_continual import ROOT, chain, run_process
 
 HEADS = ["classifier", "online", "momentum_online", "knn"]
@@ -347,7 +349,8 @@ def test_a_dry_run_checks_what_it_can(
     monkeypatch.chdir(tmp_path)
     assert main_continual.main(command_line("--dry_run", "--batch_size", "5000")) == 2
     assert "--batch_size 5000" in capsys.readouterr().err
-    assert main_continual.main(command_line("--dry_run", "--task_idx", "1")) == 2
+    assert main_continual.main(command_line("--dry_run", "--task_idx", "1")) == 0
+    assert "not checked: --task_idx 1: needs the model of task 0; give" in capsys.readouterr().out
     assert main_continual.main(command_line("--dry_run", "--wandb")) == 0  # a key is needed later, and elsewhere
     Path("weights.ckpt").write_bytes(b"")
     assert main_continual.main(command_line("--dry_run", "--pretrained_model", "weights.ckpt")) == 2
@@ -369,3 +372,36 @@ def test_an_experiment_of_a_later_task_needs_the_one_before(
         write_json(folder / f"task{task}" / "accuracy.json", {})
         (folder / f"task{task}" / "final.ckpt").write_bytes(b"")
     assert main_continual.main([*flags, "--dry_run"]) == 0
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_chain_that_began_at_the_second_task_is_not_mixed_with_another(
+    stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first task is judged with --pretrained_model and never trained; without --task_idx 1 it would be."""
+    monkeypatch.chdir(tmp_path)
+    save_task(build_learner(args_of(), 10, 0), Path("weights.ckpt"), 0, {})
+    flags = command_line("--num_tasks", "5", "--experiment_dir", "run", "--pretrained_model", "weights.ckpt")
+    assert main_continual.main([*flags, "--task_idx", "1"]) == 7  # as the stand-in does at task 1
+    folder = Path("experiments/run")
+    for task in range(3):
+        (folder / f"task{task}").mkdir()
+        reached = {"heads": {"knn": [0.5] * 5}, "baseline": None, "seconds": 1.0}
+        write_json(folder / f"task{task}" / "accuracy.json", reached)
+    for task in (1, 2):
+        (folder / f"task{task}" / "final.ckpt").write_bytes(b"")
+    stand_in.unlink()
+    before = snapshot(tmp_path)
+    capsys.readouterr()
+    for more in ([], ["--dry_run"]):
+        assert main_continual.main([*flags, *more]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"--task_idx 0: would train task 0 of {folder}, where task 2 is done" in error
+        assert "go on with --task_idx 2, or use a new folder" in error
+    assert snapshot(tmp_path) == before
+
+    for first in ("1", "2"):  # both go on with what is not done yet
+        assert main_continual.main([*flags, "--task_idx", first]) == 0
+        assert stand_in.read_text().splitlines() == [f"-m kaizen.task {folder} {task}" for task in (3, 4)]
+        stand_in.unlink()

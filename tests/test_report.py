@@ -262,3 +262,12 @@ def test_json_keeps_order_and_exact_floats(tmp_path: Path) -> None:
     content = {"b": 0.1 + 0.2, "a": [1, None, "ü"]}
     write_json(tmp_path / "x.json", content)
     assert list(read_json(tmp_path / "x.json").items()) == list(content.items())
+
+
+def test_without_heads_there_is_nothing_to_show_or_draw(tmp_path: Path) -> None:
+    results = report.write(make_experiment(tmp_path, num_tasks=11, done=11, heads=()))
+    assert results["heads"] == {} and results["tasks_done"] == 11
+    assert (tmp_path / "results.csv").read_text() == "head,kind,trained_task,tested_task,value\n"
+    assert shown(results) == f"{report.UNJUDGED}\n"
+    report.draw_plots(results, tmp_path)
+    assert not (tmp_path / "plots").exists()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import args_of, class_folders, command_line, run_experiment, state_of
+from helpers import args_of, class_folders, command_line, domain_lists, run_experiment, state_of
 
 from kaizen import task
 from kaizen.checkpoint import load_task
@@ -17,6 +18,7 @@ from kaizen.experiment import Experiment
 from kaizen.files import read_json
 from kaizen.methods import METHODS
 from kaizen.task import build_learner, notices, run_task
+from main_continual import chain
 
 pytestmark = [pytest.mark.usefixtures("tiny", "no_plots"), pytest.mark.filterwarnings("ignore::UserWarning")]
 
@@ -65,6 +67,24 @@ def test_every_method_with_everything_on(tmp_path: Path, data: Path, method: str
     experiment = run(tmp_path, data, *DISTILL, *REPLAY, *PROBES, method=method)
     momentum = any("momentum." in name for name in load_task(experiment.checkpoint(0), "--flag")["state"])
     check(experiment, {"classifier", "online", "knn"} | ({"momentum_online"} if momentum else set()))
+
+
+@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if kind.takes_multicrop])
+def test_small_crops_over_two_tasks(tmp_path: Path, data: Path, method: str) -> None:
+    flags = ["--multicrop", "--num_small_crops", "2", "--small_crop_size", "6", *REPLAY]
+    check(run(tmp_path, data, *flags, *DISTILL, method=method), {"classifier", "knn"})
+
+
+def test_prototypes_rest_for_as_long_as_they_should(tmp_path: Path, data: Path) -> None:
+    def prototypes(*flags: str) -> torch.Tensor:
+        experiment = run(tmp_path, data, "--num_tasks", "1", *flags, method="swav", name=flags[-1])
+        name = "method.prototypes.parametrizations.weight.original1"
+        weight: torch.Tensor = load_task(experiment.checkpoint(0), "--flag")["state"][name]
+        return weight
+
+    untrained = prototypes("--freeze_prototypes_epochs", "0", "--lr", "0")
+    assert prototypes("--freeze_prototypes_epochs", "1").equal(untrained)
+    assert not prototypes("--max_epochs", "2").equal(untrained)
 
 
 @pytest.mark.parametrize(
@@ -136,10 +156,15 @@ def test_images_of_other_kinds(tmp_path: Path, options: dict[str, Any]) -> None:
     check(run(tmp_path, data, *REPLAY, "--online_evaluation", "--num_workers", "0"), {"classifier", "online", "knn"})
 
 
-def test_large_images_through_loader_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["simclr", "deepclusterv2"])  # the latter reads the images before training, too
+def test_large_images_through_loader_processes(tmp_path: Path, method: str) -> None:
     data = class_folders(tmp_path / "data", sizes=[(100, 120)], suffix="jpg")
     flags = [*REPLAY, "--online_evaluation", "--num_workers", "1"]
-    check(run(tmp_path, data, *flags), {"classifier", "online", "knn"})
+    experiment = run(tmp_path, data, *flags, method=method)
+    check(experiment, {"classifier", "online", "knn"})
+    for i in range(2):
+        rows = csv.DictReader((experiment.task_folder(i) / "metrics.csv").open())
+        assert max(int(row["step"]) for row in rows) == 3  # 24 images in batches of 8
 
 
 def test_a_corrupt_file_found_by_a_loader_process_is_one_line(
@@ -153,6 +178,55 @@ def test_a_corrupt_file_found_by_a_loader_process_is_one_line(
     assert task.main([str(tmp_path / "run"), "0"]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {broken}: cannot be read as an image") and error.count("\n") == 1
+
+
+# Splits and labels
+
+
+def test_domains_one_after_the_other(tmp_path: Path) -> None:
+    data = domain_lists(tmp_path / "data", ["real", "quickdraw"], counts=[8, 6])
+    flags = ["--data_dir", str(data), "--split_strategy", "domain", "--num_tasks", "2", "--batch_size", "4"]
+    argv = command_line(*flags, *DISTILL, *REPLAY, "--online_evaluation", dataset="domainnet")
+    experiment = run_experiment(argv, tmp_path / "run")
+    check(experiment, {"classifier", "online", "knn"})
+    results = read_json(experiment.folder / "results.json")
+    assert results["task_names"] == ["real", "quickdraw"] and results["tasks"] == [list(range(345))] * 2
+    assert "train/distill_classifier" in logged(experiment, 1)
+
+
+def test_a_part_of_the_labels(tmp_path: Path, data: Path) -> None:
+    flags = ["--semi_supervised", "0.3", "--supervised", *REPLAY, *DISTILL, "--online_evaluation"]
+    check(run(tmp_path, data, *flags), {"classifier", "online", "knn"})
+
+
+def test_unequal_tasks(tmp_path: Path, data: Path) -> None:
+    flags = ["--classes_per_task", "1", "3", "--class_order", "class2", "class0", "class1", "class3", *REPLAY]
+    experiment = run(tmp_path, data, *flags)
+    check(experiment, {"classifier", "knn"})
+    assert read_json(experiment.folder / "experiment.json")["tasks"] == [[2], [0, 1, 3]]
+
+
+NO_LABELS = ["--no_labels", "--split_strategy", "data", "--classifier_training", "False", "--disable_knn_eval"]
+
+
+@pytest.mark.parametrize("method", ["simclr", "mocov2plus"])
+def test_images_without_labels(tmp_path: Path, data: Path, method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(data / "val")
+    flags = [*NO_LABELS, *REPLAY, "--distiller", "contrastive", "--scheduler", "reduce", "--max_epochs", "2"]
+    experiment = run(tmp_path, data, *flags, method=method)
+    check(experiment, set())
+    assert "train/distill_features" in logged(experiment, 1)
+    results = read_json(experiment.folder / "results.json")
+    assert results["heads"] == {} and results["tasks"] == [[], []] and results["task_names"] == ["part 0", "part 1"]
+    before = str(experiment.checkpoint(0))
+    again = run(tmp_path, data, *flags, "--task_idx", "1", "--pretrained_model", before, method=method, name="again")
+    assert heads_of(again, 0) == heads_of(again, 1) == {}
+    capsys.readouterr()
+    assert chain(experiment, 0, 2) == 0  # all is done: what is left is to show it
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2] == "no labels: nothing to judge; evaluate the checkpoints with python -m kaizen.evaluate"
+    assert lines[-1].endswith("results.json, results.csv and task*/final.ckpt")
+    assert not (experiment.folder / "plots").exists()
 
 
 # The same again
@@ -221,6 +295,17 @@ def test_a_pretrained_model_starts_the_second_task(tmp_path: Path, data: Path) -
     assert not experiment.done(0) and experiment.done(1)
 
 
+def test_another_pretrained_model_judges_the_first_task_again(tmp_path: Path, data: Path) -> None:
+    first = run(tmp_path, data, "--num_tasks", "1", "--max_epochs", "3", name="first").checkpoint(0)
+    flags = ("--task_idx", "1", "--pretrained_model", str(first))
+    experiment = run(tmp_path, data, *flags, name="second")
+    right = heads_of(experiment, 0)
+    experiment.checkpoint(1).unlink()  # as if it had stopped there
+    experiment.finish_task(0, {head: [2.0] * 2 for head in right}, None, 0.0)  # of a model from before
+    run(tmp_path, data, *flags, name="second")
+    assert heads_of(experiment, 0) == right
+
+
 def test_a_pretrained_model_without_heads(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare = run(tmp_path, data, "--classifier_training", "False", "--num_tasks", "1", name="bare")
     path = bare.checkpoint(0)
@@ -263,3 +348,5 @@ def test_notices() -> None:
     assert "fp16 needs CUDA" in notices(args_of("--precision", "16"))[0]
     assert "as published" in notices(args_of("--online_evaluation"))[0]
     assert notices(args_of("--online_evaluation", "--online_eval_batchnorm", "frozen")) == []
+    assert "shared out equally at random" in notices(args_of(dataset="stl10"))[0]
+    assert notices(args_of("--split_strategy", "data", dataset="stl10")) == []

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange, repeat
 
 from kaizen.args import Args, DataMissing, UsageError, nearest
-from kaizen.data.images import ImageSet, MemoryImages, image_folder
+from kaizen.data.images import ImageSet, MemoryImages, image_folder, unlabelled_folder
+from kaizen.data.lists import domain_images
 
 Channels = tuple[float, float, float]
 
@@ -25,6 +27,8 @@ class DatasetInfo:
         num_classes: None where only the folder tells.
         size: side of the images that the encoder sees, in pixels.
         mean, std: of the channels, in 0-1.
+        domains: in the order in which they become tasks; none for most.
+        unlabelled: are there training images without labels beside those with labels.
     """
 
     open: Callable[[Args], tuple[ImageSet, ImageSet]]
@@ -32,30 +36,54 @@ class DatasetInfo:
     size: int
     mean: Channels
     std: Channels
+    domains: tuple[str, ...] = ()
+    unlabelled: bool = False
 
 
 def _open_cifar(args: Args) -> tuple[ImageSet, ImageSet]:
     from torchvision import datasets
 
     kind = datasets.CIFAR100 if args.dataset == "cifar100" else datasets.CIFAR10
-    splits = []
-    for train in (True, False):
-        try:
-            # What is there and whole is not fetched again; a dry run fetches nothing.
-            found = kind(args.data_dir, train=train, download=not args.dry_run)
-        except (OSError, RuntimeError, EOFError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            if args.dry_run:
-                raise DataMissing(
-                    f"--data_dir {args.data_dir}: {args.dataset} is not there; a real run downloads it"
-                ) from None
-            raise DataMissing(
-                f"--data_dir {args.data_dir}: {args.dataset} is not there or damaged, and could not be downloaded "
-                f"({reason}); put {kind.base_folder} into that folder"
-            ) from None
-        images = rearrange(torch.from_numpy(found.data), "n h w c -> n c h w").contiguous()
-        splits.append(MemoryImages(images, torch.tensor(found.targets), list(found.classes)))
-    return splits[0], splits[1]
+
+    def part(train: bool) -> ImageSet:
+        found = _fetch(args, kind.base_folder, lambda download: kind(args.data_dir, train=train, download=download))
+        return _in_memory(rearrange(found.data, "n h w c -> n c h w"), found.targets, found.classes)
+
+    return part(True), part(False)
+
+
+def _open_stl10(args: Args) -> tuple[ImageSet, ImageSet]:
+    from torchvision.datasets import STL10
+
+    def part(split: str) -> ImageSet:
+        found = _fetch(args, STL10.base_folder, lambda download: STL10(args.data_dir, split=split, download=download))
+        names = getattr(found, "classes", None) or [str(c) for c in range(10)]
+        return _in_memory(found.data, found.labels, names)
+
+    return part("train+unlabeled"), part("test")
+
+
+def _open_fashion_mnist(args: Args) -> tuple[ImageSet, ImageSet]:
+    from torchvision.datasets import FashionMNIST
+
+    def part(train: bool) -> ImageSet:
+        found = _fetch(
+            args, "FashionMNIST/raw", lambda download: FashionMNIST(args.data_dir, train=train, download=download)
+        )
+        return _in_memory(repeat(found.data, "n h w -> n c h w", c=3), found.targets, found.classes)
+
+    return part(True), part(False)
+
+
+def _open_svhn(args: Args) -> tuple[ImageSet, ImageSet]:
+    from torchvision.datasets import SVHN
+
+    def part(split: str) -> ImageSet:
+        file = SVHN.split_list[split][1]
+        found = _fetch(args, file, lambda download: SVHN(args.data_dir, split=split, download=download))
+        return _in_memory(found.data, found.labels, [str(c) for c in range(10)])
+
+    return part("train"), part("test")
 
 
 def _open_digits(args: Args) -> tuple[ImageSet, ImageSet]:
@@ -75,26 +103,92 @@ def _open_digits(args: Args) -> tuple[ImageSet, ImageSet]:
     return MemoryImages(images[~test], targets[~test], names), MemoryImages(images[test], targets[test], names)
 
 
-def _open_custom(args: Args) -> tuple[ImageSet, ImageSet]:
-    root = Path(args.data_dir)
-    if not root.is_dir():
-        raise DataMissing(f"--data_dir {root}: no such folder; it must hold the train and val folders")
-    train = image_folder(root / (args.train_dir or "train"), "--train_dir")
-    test = image_folder(root / (args.val_dir or "val"), "--val_dir")
+def _open_folders(args: Args) -> tuple[ImageSet, ImageSet]:
+    """Training and test images in class folders. ImageNet's probes, too, train on training images."""
+    root = _data_folder(args)
+    train_dir, val_dir = args.train_dir or "train", args.val_dir or "val"
+    train = image_folder(root / train_dir, "--train_dir")
+    test = image_folder(root / val_dir, "--val_dir")
+    expected = DATASETS[args.dataset].num_classes
+    if expected is not None and len(train.class_names) != expected:
+        raise UsageError(
+            f"--train_dir {train_dir}: has {len(train.class_names)} class folders and {args.dataset} {expected} "
+            "classes; name the right folder, or use --dataset custom"
+        )
     if train.class_names != test.class_names:
         odd = sorted(set(train.class_names) ^ set(test.class_names))
         raise UsageError(
-            f"--val_dir {args.val_dir or 'val'}: its classes differ from the training ones ({', '.join(odd[:5])}); "
+            f"--val_dir {val_dir}: its classes differ from the training ones ({', '.join(odd[:5])}); "
             "both folders need the same class folders"
         )
     return train, test
 
 
+def _open_custom(args: Args) -> tuple[ImageSet, ImageSet]:
+    if not args.no_labels:
+        return _open_folders(args)
+    train = unlabelled_folder(_data_folder(args) / (args.train_dir or "train"), "--train_dir")
+    nothing = MemoryImages(torch.empty(0, 3, 1, 1, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), [])
+    return train, nothing
+
+
+def _open_domainnet(args: Args) -> tuple[ImageSet, ImageSet]:
+    """The published lists; of the domains only those that are used."""
+    info, root = DATASETS["domainnet"], _data_folder(args)
+    domains = info.domains[: args.num_tasks] if args.split_strategy == "domain" else info.domains
+    used = (args.domain,) if args.domain else domains
+    assert info.num_classes is not None
+    return domain_images(root, used, "train", info.num_classes), domain_images(root, used, "test", info.num_classes)
+
+
+def _data_folder(args: Args) -> Path:
+    root = Path(args.data_dir)
+    if not root.is_dir():
+        raise DataMissing(f"--data_dir {root}: no such folder; it must hold the data of {args.dataset}")
+    return root
+
+
+def _fetch(args: Args, files: str, find: Callable[[bool], Any]) -> Any:
+    """A data set of torchvision; what is there and whole is not fetched again, and a dry run fetches nothing.
+
+    Args:
+        args: flags.
+        files: what must lie in --data_dir.
+        find: opens it, given whether it may download.
+    """
+    try:
+        return find(not args.dry_run)
+    except Exception as error:  # over damaged files and a missing network, readers stumble in many ways
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if args.dry_run:
+        raise DataMissing(f"--data_dir {args.data_dir}: {args.dataset} is not there; a real run downloads it")
+    raise DataMissing(
+        f"--data_dir {args.data_dir}: {args.dataset} is not there or damaged, and could not be downloaded "
+        f"({reason}); put {files} into that folder"
+    )
+
+
+def _in_memory(images: Any, targets: Any, names: Sequence[str]) -> MemoryImages:
+    """Arrays, tensors or lists as they come: uint8 (N, 3, H, W), and labels (N,)."""
+    return MemoryImages(torch.as_tensor(images).contiguous(), torch.as_tensor(targets).long(), list(names))
+
+
+IMAGENET: tuple[int, Channels, Channels] = (224, (0.485, 0.456, 0.406), (0.228, 0.224, 0.225))
+
 DATASETS: dict[str, DatasetInfo] = {
     "cifar10": DatasetInfo(_open_cifar, 10, 32, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": DatasetInfo(_open_cifar, 100, 32, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "digits": DatasetInfo(_open_digits, 10, 16, (0.3053, 0.3053, 0.3053), (0.3760, 0.3760, 0.3760)),
-    "custom": DatasetInfo(_open_custom, None, 224, (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)),
+    "fashion_mnist": DatasetInfo(_open_fashion_mnist, 10, 28, (0.2860, 0.2860, 0.2860), (0.3530, 0.3530, 0.3530)),
+    "svhn": DatasetInfo(_open_svhn, 10, 32, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    # The published statistics of STL-10, which are those of CIFAR-10.
+    "stl10": DatasetInfo(_open_stl10, 10, 96, (0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261), unlabelled=True),
+    "imagenet100": DatasetInfo(_open_folders, 100, *IMAGENET),
+    "imagenet": DatasetInfo(_open_folders, 1000, *IMAGENET),
+    "domainnet": DatasetInfo(
+        _open_domainnet, 345, *IMAGENET, domains=("real", "quickdraw", "painting", "sketch", "infograph", "clipart")
+    ),
+    "custom": DatasetInfo(_open_custom, None, *IMAGENET),
 }
 
 

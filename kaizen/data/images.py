@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as vision
 
-from kaizen.args import UsageError
+from kaizen.args import DataMissing, UsageError
 
 # Beyond this side an image is read anew for each batch by a loader process instead of being kept in memory.
 LARGEST_KEPT = 96
@@ -25,20 +25,18 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".ti
 
 
 @dataclass(frozen=True)
-class RandomCrops:
-    """Crops taken while reading: one per (min_scale, max_scale), each `size` pixels wide."""
+class RandomCrop:
+    """A crop of `min_scale` to `max_scale` of the image's area, resized to `size` pixels."""
 
     size: int
-    scales: tuple[tuple[float, float], ...]
+    min_scale: float
+    max_scale: float
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """PIL image -> (V, 3, size, size) uint8."""
-        crops = []
-        for scale in self.scales:
-            box = RandomResizedCrop.get_params(image, scale=list(scale), ratio=[3 / 4, 4 / 3])
-            crop = vision.resized_crop(image, *box, [self.size, self.size], InterpolationMode.BICUBIC)
-            crops.append(_to_tensor(crop))
-        return torch.stack(crops)
+        """PIL image -> (3, size, size) uint8."""
+        scale, ratio = [self.min_scale, self.max_scale], [3 / 4, 4 / 3]
+        box = RandomResizedCrop.get_params(image, scale=scale, ratio=ratio)
+        return _to_tensor(vision.resized_crop(image, *box, [self.size, self.size], InterpolationMode.BICUBIC))
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,19 @@ class CentreCrop:
         return _to_tensor(vision.center_crop(image, [self.size, self.size]))
 
 
+# What is cut out of a large image while it is read: a crop for each view, or the one that is judged.
+Crops = Sequence[RandomCrop] | CentreCrop
+# uint8: whole images (B, 3, H, W), or where each view was cropped while reading, a (B, 3, size, size) for each.
+Images = Tensor | list[Tensor]
+
+
 class ImageSet(Protocol):
     """Images with labels."""
 
     targets: Tensor  # (N,) int64, -1 = unlabelled
     class_names: list[str]
+    domains: Tensor | None  # (N,) int64, numbers into domain_names; None without domains
+    domain_names: list[str]
 
     @property
     def in_memory(self) -> bool:
@@ -67,8 +73,8 @@ class ImageSet(Protocol):
     def __len__(self) -> int:
         """Number of images."""
 
-    def read(self, indices: Sequence[int], crop: RandomCrops | CentreCrop) -> Tensor:
-        """uint8 (B, 3, H, W), or (B, V, 3, size, size) where crops were taken while reading."""
+    def read(self, indices: Sequence[int], crops: Crops) -> Images:
+        """Whole images from memory, cropped ones from large files."""
 
 
 class MemoryImages:
@@ -76,16 +82,24 @@ class MemoryImages:
 
     in_memory = True
 
-    def __init__(self, images: Tensor, targets: Tensor, class_names: list[str]) -> None:
-        """images: uint8 (N, 3, H, W); targets: int64 (N,)."""
+    def __init__(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        class_names: list[str],
+        domains: Tensor | None = None,
+        domain_names: Sequence[str] = (),
+    ) -> None:
+        """images: uint8 (N, 3, H, W); targets and domains: int64 (N,)."""
         self.images = images
         self.targets = targets
         self.class_names = class_names
+        self.domains, self.domain_names = domains, list(domain_names)
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def read(self, indices: Sequence[int], crop: RandomCrops | CentreCrop) -> Tensor:
+    def read(self, indices: Sequence[int], crops: Crops) -> Images:
         """uint8 (B, 3, H, W)."""
         return self.images[torch.as_tensor(indices)]
 
@@ -93,11 +107,19 @@ class MemoryImages:
 class FolderImages:
     """Images in files. Small ones of one size are decoded once, at the first read; others anew for each batch."""
 
-    def __init__(self, paths: list[Path], targets: Tensor, class_names: list[str]) -> None:
-        """targets: int64 (N,), in the order of the paths."""
+    def __init__(
+        self,
+        paths: list[Path],
+        targets: Tensor,
+        class_names: list[str],
+        domains: Tensor | None = None,
+        domain_names: Sequence[str] = (),
+    ) -> None:
+        """Targets and domains: int64 (N,), in the order of the paths."""
         self.paths = paths
         self.targets = targets
         self.class_names = class_names
+        self.domains, self.domain_names = domains, list(domain_names)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -111,21 +133,26 @@ class FolderImages:
     def _pixels(self) -> Tensor | None:
         return _decode_all(self.paths)
 
-    def read(self, indices: Sequence[int], crop: RandomCrops | CentreCrop) -> Tensor:
-        """uint8 (B, 3, H, W) from memory; from files cropped, (B, V, 3, size, size) or (B, 3, size, size)."""
+    def read(self, indices: Sequence[int], crops: Crops) -> Images:
+        """uint8 (B, 3, H, W) from memory; from files a (B, 3, size, size) for each random crop, or the central one."""
         if self._pixels is not None:
             return self._pixels[torch.as_tensor(indices)]
-        return torch.stack([crop(read_image(self.paths[i])) for i in indices])
+        images = (read_image(self.paths[i]) for i in indices)
+        if isinstance(crops, CentreCrop):
+            return torch.stack([crops(image) for image in images])
+        rows = [[crop(image) for crop in crops] for image in images]
+        return [torch.stack(view) for view in zip(*rows, strict=True)]
 
 
 def image_folder(root: Path, flag: str) -> FolderImages:
     """A folder of class folders, sorted by name.
 
     Raises:
-        UsageError: the folder is missing, or has no class folder with images.
+        DataMissing: the folder is missing.
+        UsageError: it has no class folder with images.
     """
     if not root.is_dir():
-        raise UsageError(f"{flag} {root}: no such folder; it must hold one folder per class")
+        raise DataMissing(f"{flag} {root}: no such folder; it must hold one folder per class")
     classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     files = [sorted(f for f in c.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES) for c in classes]
     if not classes or not any(files):
@@ -138,6 +165,21 @@ def image_folder(root: Path, flag: str) -> FolderImages:
     paths = [path for found in files for path in found]
     targets = torch.repeat_interleave(torch.arange(len(files)), torch.tensor([len(found) for found in files]))
     return FolderImages(paths, targets, [c.name for c in classes])
+
+
+def unlabelled_folder(root: Path, flag: str) -> FolderImages:
+    """All images below a folder at any depth, sorted by path, with the label -1.
+
+    Raises:
+        DataMissing: the folder is missing.
+        UsageError: it holds no image.
+    """
+    if not root.is_dir():
+        raise DataMissing(f"{flag} {root}: no such folder; it must hold the images, at any depth")
+    paths = sorted(file for file in root.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise UsageError(f"{flag} {root}: holds no .jpg or .png image; name the folder with the images")
+    return FolderImages(paths, torch.full((len(paths),), -1), [])
 
 
 def read_image(path: Path) -> Image.Image:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
+from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from kaizen.data.images import CentreCrop, ImageSet, RandomCrops
+from kaizen.data.images import CentreCrop, Crops, Images, ImageSet, RandomCrop
 
-Batch = tuple[Tensor, Tensor, Tensor]  # images, targets, indices into the image set
+Batch = tuple[Images, Tensor, Tensor]  # images, targets (B,), indices (B,) into the image set
 
 
 class BatchDataset(Dataset[Batch]):
     """An image set asked for whole batches, so that images in memory are gathered in one go."""
 
-    def __init__(self, images: ImageSet, indices: Tensor, crop: RandomCrops | CentreCrop) -> None:
-        """indices: int64, the part of the image set that is served."""
-        self.images, self.indices, self.crop = images, indices, crop
+    def __init__(self, images: ImageSet, indices: Tensor, crops: Crops, targets: Tensor | None = None) -> None:
+        """indices: int64, the part of the image set that is served; targets: labels in the place of its own, (N,)."""
+        self.images, self.indices, self.crops = images, indices, crops
+        self.targets = images.targets if targets is None else targets
 
     def __getitem__(self, positions: list[int]) -> Batch:
         """Images of the given positions in `indices`."""
         chosen = self.indices[positions]
-        return self.images.read(chosen.tolist(), self.crop), self.images.targets[chosen], chosen
+        return self.images.read(chosen.tolist(), self.crops), self.targets[chosen], chosen
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -84,36 +87,53 @@ class OrderedBatches(Sampler[list[int]]):
 def training_loader(
     images: ImageSet,
     indices: Tensor,
-    crop: RandomCrops,
+    crops: Sequence[RandomCrop],
     batch_size: int,
     num_workers: int,
     seed: int,
     limit: int | None = None,
+    targets: Tensor | None = None,
 ) -> DataLoader[Batch]:
-    """Shuffled full batches of (images, targets, indices), at most `limit` in an epoch."""
-    return _loader(images, indices, crop, ShuffledBatches(len(indices), batch_size, seed, limit), num_workers)
+    """Shuffled full batches of (images, targets, indices), at most `limit` in an epoch.
+
+    `targets`, (N,), are served in the place of the image set's own labels.
+    """
+    batches = ShuffledBatches(len(indices), batch_size, seed, limit)
+    return _loader(BatchDataset(images, indices, crops, targets), batches, num_workers)
 
 
 def evaluation_loader(
     images: ImageSet, indices: Tensor, size: int, batch_size: int, num_workers: int
 ) -> DataLoader[Batch]:
     """Each image once, in order."""
-    return _loader(images, indices, CentreCrop(size), OrderedBatches(len(indices), batch_size), num_workers)
+    batches = OrderedBatches(len(indices), batch_size)
+    return _loader(BatchDataset(images, indices, CentreCrop(size)), batches, num_workers)
 
 
-def _loader(
-    images: ImageSet,
-    indices: Tensor,
-    crop: RandomCrops | CentreCrop,
-    sampler: Sampler[list[int]],
-    num_workers: int,
-) -> DataLoader[Batch]:
-    workers = 0 if images.in_memory else num_workers
+def one_epoch(loaders: Mapping[str, DataLoader[Batch]]) -> Iterator[dict[str, Batch]]:
+    """What training sees in an epoch, the shorter loaders cycled, read beside training without disturbing it.
+
+    A loader that keeps its processes has one iterator for all who read from it; here they get processes of their own.
+    """
+    own = {
+        name: _loader_of(loader.dataset, loader.sampler, loader.num_workers, keep_workers=False)
+        for name, loader in loaders.items()
+    }
+    for batch, _, _ in CombinedLoader(own, "max_size_cycle"):
+        yield batch
+
+
+def _loader(dataset: BatchDataset, sampler: Sampler[list[int]], num_workers: int) -> DataLoader[Batch]:
+    workers = 0 if dataset.images.in_memory else num_workers
+    return _loader_of(dataset, sampler, workers, keep_workers=workers > 0)
+
+
+def _loader_of(dataset: Dataset[Batch], sampler: Any, workers: int, keep_workers: bool) -> DataLoader[Batch]:
     return DataLoader(
-        BatchDataset(images, indices, crop),
+        dataset,
         batch_size=None,  # the sampler already speaks in batches
         sampler=sampler,
         num_workers=workers,
-        persistent_workers=workers > 0,
+        persistent_workers=keep_workers,
         pin_memory=torch.cuda.is_available(),
     )

@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from kaizen.data import augment
+from kaizen.data.images import Images
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10
@@ -66,16 +67,18 @@ class ViewTransform(nn.Module):
         self.register_buffer("std", torch.tensor(options.std), persistent=False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """Turn uint8 images (B, 3, H, W), or crops (B, 1, 3, size, size), into float views (B, 3, size, size)."""
-        return self.colour(self.mirror(images) if images.ndim == 5 else self.crop(images))
+    def forward(self, images: Images) -> Tensor:
+        """Turn uint8 images (B, 3, H, W), or a list of one crop of each, into float views (B, 3, size, size)."""
+        if isinstance(images, Tensor):
+            return self.colour(self.crop(images))
+        (crops,) = images
+        return self.colour(self.mirror(crops))
 
     @torch.no_grad()
     def mirror(self, crops: Tensor) -> Tensor:
-        """Flip what was cropped while it was read: uint8 (B, 1, 3, size, size) to (B, 3, size, size)."""
-        images = rearrange(crops, "b 1 c h w -> b c h w")
-        flip = random_mask(images, self.options.hflip_prob)
-        return torch.where(rearrange(flip, "b -> b 1 1 1"), images.flip(-1), images)
+        """Flip what was cropped while it was read: uint8 (B, 3, size, size)."""
+        flip = random_mask(crops, self.options.hflip_prob)
+        return torch.where(rearrange(flip, "b -> b 1 1 1"), crops.flip(-1), crops)
 
     @torch.no_grad()
     def crop(self, images: Tensor) -> Tensor:
@@ -115,12 +118,12 @@ class Views(nn.Module):
         super().__init__()
         self.transforms = nn.ModuleList(ViewTransform(each) for each in options)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Images) -> list[Tensor]:
         """Turn uint8 images (B, 3, H, W) into as many views (B, 3, size, size) as there are options.
 
-        Images cropped while they were read, (B, V, 3, size, size), give one crop to each view.
+        Of images cropped while they were read, each view gets its own crop.
         """
-        each = images.split(1, dim=1) if images.ndim == 5 else [images] * len(self.transforms)
+        each = [images] * len(self.transforms) if isinstance(images, Tensor) else [[crop] for crop in images]
         return [transform(part) for transform, part in zip(self.transforms, each, strict=True)]
 
 

@@ -10,24 +10,32 @@ from kaizen.args import Flag, UsageError, flags_of_signature, nearest
 from kaizen.methods.barlow_twins import BarlowTwins
 from kaizen.methods.base import Output, SSLMethod
 from kaizen.methods.byol import BYOL
+from kaizen.methods.deepclusterv2 import DeepClusterV2
+from kaizen.methods.dino import DINO
 from kaizen.methods.mocov2plus import MoCoV2Plus
 from kaizen.methods.nnclr import NNCLR
 from kaizen.methods.ressl import ReSSL
 from kaizen.methods.simclr import SimCLR
 from kaizen.methods.simsiam import SimSiam
+from kaizen.methods.swav import SwAV
 from kaizen.methods.vicreg import VICReg
+from kaizen.methods.wmse import WMSE
 
 __all__ = ["METHODS", "Output", "SSLMethod", "build_method", "method_flags", "method_named"]
 
 METHODS: dict[str, type[SSLMethod]] = {
     "barlow_twins": BarlowTwins,
     "byol": BYOL,
+    "deepclusterv2": DeepClusterV2,
+    "dino": DINO,
     "mocov2plus": MoCoV2Plus,
     "nnclr": NNCLR,
     "ressl": ReSSL,
     "simclr": SimCLR,
     "simsiam": SimSiam,
+    "swav": SwAV,
     "vicreg": VICReg,
+    "wmse": WMSE,
 }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from kaizen.models.momentum import MomentumNetwork
 ProjHidden = Annotated[int, "hidden width of the projector", COUNT]
 OutputDim = Annotated[int, "width of the projections", COUNT]
 PredHidden = Annotated[int, "hidden width of the predictor", COUNT]
+Prototypes = Annotated[int, "number of prototypes", COUNT]
 Temperature = Annotated[float, "temperature of the contrastive softmax", POSITIVE]
 BaseTau = Annotated[float, "share of old weights the momentum network keeps at the first step", FRACTION]
 FinalTau = Annotated[float, "the same at the last step", FRACTION]
@@ -28,14 +30,18 @@ class Output:
     Attributes:
         feats: encoder features, (B, feature_dim).
         z: projections, (B, output_dim).
-        p: predictions, for methods with a predictor.
-        keys: projections of the momentum network, without gradient.
+        p: predictions, for methods with a predictor; scores of the prototypes, for methods with those.
+        keys: what the momentum network says, without gradient; of full crops only.
+        full: how many of the views, from the front, are full crops; the others are small ones.
+        indices: which images these are, (B,) into the image set; set by the learner.
     """
 
     feats: list[Tensor]
     z: list[Tensor]
     p: list[Tensor] = field(default_factory=list)
     keys: list[Tensor] = field(default_factory=list)
+    full: int = 2
+    indices: Tensor | None = None
 
 
 @torch.no_grad()
@@ -58,6 +64,8 @@ class SSLMethod(nn.Module):
     projector: nn.Module
     output_dim: int
     static_lr: tuple[str, ...] = ()  # parts whose learning rate follows no schedule
+    takes_multicrop = False  # does the loss know what to do with small crops, and with more than two full ones
+    has_prototypes = False  # is there a `teaching_prototypes`
     momentum: MomentumNetwork | None
 
     def __init__(self, encoder: nn.Module, feature_dim: int) -> None:
@@ -65,15 +73,46 @@ class SSLMethod(nn.Module):
         self.encoder = encoder
         self.momentum = None
         self.feature_dim = feature_dim
+        self.epoch = 0
+
+    @classmethod
+    def check_flags(cls, flags: dict[str, Any], batch_size: int) -> None:
+        """Raise UsageError where the method's flags do not fit one another or the batch."""
 
     def forward(self, views: list[Tensor]) -> Output:
-        """Each view (B, 3, H, W) through encoder and projector."""
+        """Each view (B, 3, H, W) through encoder and projector; full crops come before small ones."""
         feats = [self.encoder(view) for view in views]
-        return Output(feats, [self.projector(f) for f in feats])
+        full = sum(view.shape[-1] == views[0].shape[-1] for view in views)
+        return Output(feats, [self.projector(f) for f in feats], full=full)
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:
         """The method's loss, a scalar. `targets` (B,) is for supervised variants; -1 = unlabelled."""
         raise NotImplementedError
 
+    @property
+    def teaching_prototypes(self) -> nn.Module | None:
+        """Projections (B, output_dim), normalised, -> scores (B, K) of prototypes, for distillation; or None."""
+        return None
+
+    def start_task(self, batches: Iterator[tuple[list[Tensor], Tensor]]) -> None:
+        """Called before the first epoch of a task.
+
+        Args:
+            batches: the task's batches as (views, indices into the image set). Made one by one as they are asked
+                for, so they cost nothing where nobody does.
+        """
+
+    def start_epoch(self, epoch: int) -> None:
+        """Called before each epoch of a task, 0-based."""
+        self.epoch = epoch
+
+    def after_backward(self) -> None:
+        """Called when the gradients of an optimiser step are there; the place to change some or leave them out."""
+
     def after_batch(self, out: Output) -> None:
         """Called once the gradients of a batch are taken; the place to move a queue."""
+
+    def update_momentum(self, tau: float) -> None:
+        """Called after an optimiser step where there is a momentum network, which keeps a share `tau` of itself."""
+        if self.momentum is not None:
+            self.momentum.update(self.encoder, self.projector, tau)

@@ -8,13 +8,18 @@ import torch
 from lightly.loss import NTXentLoss
 from torch import Tensor, nn
 
-from kaizen.losses import supervised_contrastive
+from kaizen.losses import crop_contrastive, supervised_contrastive
 from kaizen.methods.base import Output, OutputDim, ProjHidden, SSLMethod, Temperature
 from kaizen.models.heads import mlp
 
 
 class SimCLR(SSLMethod):
-    """Both views of an image attract, all other images of the batch repel (Chen et al., 2020, arXiv 2002.05709)."""
+    """Both views of an image attract, all other images of the batch repel (Chen et al., 2020, arXiv 2002.05709).
+
+    With more than two crops, each pair of crops of one image attracts as if it were alone.
+    """
+
+    takes_multicrop = True
 
     def __init__(
         self,
@@ -34,9 +39,14 @@ class SimCLR(SSLMethod):
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:
         """NT-Xent, eq. 1 of the paper; supervised: SupCon (Khosla et al., 2020), where -1 is a class of nobody else."""
-        if not self.supervised:
+        crops = len(out.z)
+        if crops == 2 and not self.supervised:
             return self.criterion(*out.z)
-        return supervised_contrastive(torch.cat(out.z), same_image_or_class(targets, len(out.z)), self.temperature)
+        labels = targets if self.supervised else torch.full_like(targets, -1)
+        z, positives = torch.cat(out.z), same_image_or_class(labels, crops)
+        if crops == 2:
+            return supervised_contrastive(z, positives, self.temperature)
+        return crop_contrastive(z, positives, ~positives, self.temperature)
 
 
 def same_image_or_class(targets: Tensor, views: int) -> Tensor:

@@ -12,10 +12,17 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from kaizen.args import UsageError
-from kaizen.data.images import MemoryImages, RandomCrops, image_folder
-from kaizen.data.loaders import Batch, OrderedBatches, ShuffledBatches, evaluation_loader, training_loader
+from kaizen.data.images import MemoryImages, RandomCrop, image_folder
+from kaizen.data.loaders import (
+    Batch,
+    OrderedBatches,
+    ShuffledBatches,
+    evaluation_loader,
+    one_epoch,
+    training_loader,
+)
 
-CROP = RandomCrops(8, ((0.5, 1.0), (0.5, 1.0)))
+CROPS = [RandomCrop(8, 0.5, 1.0)] * 2
 
 
 def memory(count: int) -> MemoryImages:
@@ -88,7 +95,7 @@ def test_ordered_batches_give_every_image_once(count: int, size: int) -> None:
 def test_images_targets_and_indices_belong_together() -> None:
     part = torch.tensor([9, 3, 5, 7])
     for loader in (
-        training_loader(memory(12), part, CROP, batch_size=2, num_workers=4, seed=0),
+        training_loader(memory(12), part, CROPS, batch_size=2, num_workers=4, seed=0),
         evaluation_loader(memory(12), part, size=8, batch_size=3, num_workers=4),
     ):
         assert loader.num_workers == 0  # images in memory: processes would only cost
@@ -99,23 +106,31 @@ def test_images_targets_and_indices_belong_together() -> None:
         assert sorted(seen) == sorted(part.tolist())
 
 
+def test_labels_in_the_place_of_the_image_sets_own() -> None:
+    hidden = torch.full((12,), -1)
+    hidden[3] = 6
+    loader = training_loader(memory(12), torch.tensor([3, 5]), CROPS, 2, 0, seed=0, targets=hidden)
+    ((_, targets, chosen),) = list(loader)
+    assert dict(zip(chosen.tolist(), targets.tolist(), strict=True)) == {3: 6, 5: -1}
+
+
 def test_evaluation_is_in_order() -> None:
     loader = evaluation_loader(memory(12), torch.tensor([9, 3, 5]), size=8, batch_size=2, num_workers=0)
     assert indices(loader) == [[9, 3], [5]]
 
 
 def test_fewer_images_than_a_batch_are_one_batch() -> None:
-    loader = training_loader(memory(12), torch.tensor([9, 3]), CROP, batch_size=32, num_workers=0, seed=0)
+    loader = training_loader(memory(12), torch.tensor([9, 3]), CROPS, batch_size=32, num_workers=0, seed=0)
     assert [sorted(batch) for batch in indices(loader)] == [[3, 9]]
 
 
 def test_loader_processes_read_large_images(tmp_path: Path) -> None:
     data = image_folder(class_folders(tmp_path, [4], sizes=[(100, 100)]) / "train", "--train_dir")
-    loader = training_loader(data, torch.arange(4), CROP, batch_size=2, num_workers=1, seed=0)
+    loader = training_loader(data, torch.arange(4), CROPS, batch_size=2, num_workers=1, seed=0)
     assert loader.num_workers == 1
     batches = list(loader)
-    assert [images.shape for images, _, _ in batches] == [(2, 2, 3, 8, 8)] * 2
-    alone = training_loader(data, torch.arange(4), CROP, batch_size=2, num_workers=0, seed=0)
+    assert [[crop.shape for crop in images] for images, _, _ in batches] == [[(2, 3, 8, 8)] * 2] * 2
+    alone = training_loader(data, torch.arange(4), CROPS, batch_size=2, num_workers=0, seed=0)
     assert [chosen.tolist() for _, _, chosen in batches] == indices(alone)
 
     data.paths[2].write_bytes(b"no image")
@@ -144,7 +159,7 @@ class Watcher(pl.LightningModule):
 def test_in_a_trainer_epochs_differ_and_a_short_loader_is_cycled_in_new_orders() -> None:
     def loaders() -> dict[str, DataLoader[Batch]]:
         parts = {"task": torch.arange(24), "replay": torch.arange(24, 32)}
-        return {name: training_loader(memory(32), part, CROP, 2, 0, seed=4) for name, part in parts.items()}
+        return {name: training_loader(memory(32), part, CROPS, 2, 0, seed=4) for name, part in parts.items()}
 
     def watch() -> dict[int, list[dict[str, list[int]]]]:
         watcher = Watcher()
@@ -163,3 +178,16 @@ def test_in_a_trainer_epochs_differ_and_a_short_loader_is_cycled_in_new_orders()
         assert rounds[0] != rounds[1] != rounds[2] != rounds[0]
     assert seen[0] != seen[1]
     assert watch() == seen
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_read_beside_training_disturbs_nothing(tmp_path: Path, workers: int) -> None:
+    images = image_folder(class_folders(tmp_path, (6, 6), sizes=[(100, 100)]) / "train", 64)
+    long = training_loader(images, torch.arange(8), CROPS, 2, workers, 0)
+    short = training_loader(images, torch.arange(8, 12), CROPS, 2, workers, 1)
+    in_use = iter(long)
+    seen = list(one_epoch({"task": long, "replay": short}))
+    assert len(seen) == 4
+    assert sorted(i for batch in seen for i in batch["task"][2].tolist()) == list(range(8))
+    assert {i for batch in seen for i in batch["replay"][2].tolist()} == {8, 9, 10, 11}
+    assert len(list(in_use)) == 4

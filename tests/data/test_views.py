@@ -219,7 +219,7 @@ def test_everything_stays_on_the_device_and_needs_no_value_of_it() -> None:
 
 def test_images_cropped_while_read_give_one_crop_to_each_view() -> None:
     plain = replace(PLAIN, size=4, std=(1 / 255,) * 3)
-    crops = torch.randint(0, 256, (5, 2, 3, 4, 4), dtype=torch.uint8)
+    crops = list(torch.randint(0, 256, (2, 5, 3, 4, 4), dtype=torch.uint8))
     first, second = Views([plain, replace(plain, hflip_prob=1.0)])(crops)
-    torch.testing.assert_close(first, crops[:, 0].float())
-    torch.testing.assert_close(second, crops[:, 1].flip(-1).float())
+    torch.testing.assert_close(first, crops[0].float())
+    torch.testing.assert_close(second, crops[1].flip(-1).float())

@@ -6,21 +6,14 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import small_heads, tiny_encoder
-from torch import Tensor
+from helpers import begin_task, output_of, small_heads
+from helpers import method_of as build
+from helpers import views_of as views
 
 from kaizen.args import UsageError
-from kaizen.methods import METHODS, Output, SSLMethod, build_method, method_flags, method_named
+from kaizen.methods import METHODS, Output, method_flags, method_named
 from kaizen.methods.base import enqueue
 from kaizen.methods.mocov2plus import MoCoV2Plus
-
-SMALL = {"proj_hidden_dim": 8, "output_dim": 6, "pred_hidden_dim": 8, "queue_size": 16}
-
-
-def build(name: str, **flags: object) -> SSLMethod:
-    torch.manual_seed(0)
-    encoder, dim = tiny_encoder(8, 0, 1.0)
-    return build_method(name, encoder, dim, {**SMALL, **flags})
 
 
 def moco(**flags: object) -> MoCoV2Plus:
@@ -29,11 +22,7 @@ def moco(**flags: object) -> MoCoV2Plus:
     return method
 
 
-def views(count: int = 8, seed: int = 1) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(count, 3, 8, 8, generator=generator) for _ in range(2)]
-
-
+SYMMETRIC = ["barlow_twins", "byol", "mocov2plus", "nnclr", "simclr", "simsiam", "swav", "vicreg", "wmse"]
 UNLABELLED = torch.full((8,), -1)
 
 
@@ -51,7 +40,8 @@ def test_a_forward_gives_features_and_projections_per_view(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_the_loss_is_a_finite_scalar_that_teaches_encoder_projector_and_predictor(name: str) -> None:
     method = build(name)
-    loss = method.loss(method(views()), UNLABELLED)
+    begin_task(method, views())
+    loss = method.loss(output_of(method, views()), UNLABELLED)
     assert loss.ndim == 0 and math.isfinite(loss.item())
     loss.backward()
     for part, parameters in (
@@ -64,7 +54,9 @@ def test_the_loss_is_a_finite_scalar_that_teaches_encoder_projector_and_predicto
         assert all(p.grad is None for p in method.momentum.parameters())
 
 
-@pytest.mark.parametrize("name", ["barlow_twins", "byol", "mocov2plus", "nnclr", "simclr", "simsiam", "vicreg"])
+@pytest.mark.parametrize(
+    "name", ["barlow_twins", "byol", "mocov2plus", "nnclr", "simclr", "simsiam", "swav", "vicreg", "wmse"]
+)
 def test_the_loss_does_not_mind_which_view_comes_first(name: str) -> None:
     method, images = build(name), views()
     if isinstance(method, MoCoV2Plus):
@@ -77,10 +69,11 @@ def test_the_loss_does_not_mind_which_view_comes_first(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_few_steps_bring_the_loss_down(name: str) -> None:
     method, images = build(name), views(16)
+    begin_task(method, images)
     optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 1e-2)
     losses = []
     for _ in range(25):
-        loss = method.loss(method(images), UNLABELLED)
+        loss = method.loss(output_of(method, images), UNLABELLED)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -95,12 +88,22 @@ def test_every_flag_of_a_method_reaches_it(name: str) -> None:
     method = build(name, unknown_flag=3)
     for dim in ("proj_hidden_dim", "output_dim"):
         assert flags[dim].bounds is not None
-    changed = {"temperature": 0.5, "lamb": 0.5, "scale_loss": 0.5, "sim_loss_weight": 3.0, "var_loss_weight": 3.0}
+    changed: dict[str, object] = {
+        "temperature": 0.5,
+        "lamb": 0.5,
+        "scale_loss": 0.5,
+        "sim_loss_weight": 3.0,
+        "var_loss_weight": 3.0,
+    }
     changed |= {"cov_loss_weight": 3.0}
-    before = method.loss(method(views()), UNLABELLED)
+    changed |= {"sk_epsilon": 0.5, "sk_iters": 1, "student_temperature": 0.5, "warmup_teacher_temperature": 0.01}
+    changed |= {"num_prototypes": [4] if name == "deepclusterv2" else 4, "whitening_eps": 0.5}
+    begin_task(method, views())
+    before = method.loss(output_of(method, views()), UNLABELLED)
     for flag in flags.keys() & changed.keys():
         other = build(name, **{flag: changed[flag]})
-        assert not torch.equal(other.loss(other(views()), UNLABELLED), before), flag
+        begin_task(other, views())
+        assert not torch.equal(other.loss(output_of(other, views()), UNLABELLED), before), flag
 
 
 def test_momentum_flags_reach_the_momentum_network() -> None:

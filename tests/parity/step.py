@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kaizen.args import Args
 from kaizen.cli import read_args
+from kaizen.data.images import Images
 from kaizen.data.loaders import Batch
 from kaizen.distillers import CLASSIFIER_DISTILLERS, FEATURE_DISTILLERS
 from kaizen.learner import ContinualLearner
@@ -112,17 +113,17 @@ def restore(learner: ContinualLearner, state: dict[str, Tensor]) -> dict[str, st
 
 
 def recorded_batch(args: Args, task_idx: int) -> dict[str, Batch]:
-    """The shared images: (B, V, 3, H, W) with V views that are ready, for the probes (B, 3, H, W)."""
-    batch = {"task": _batch(torch.stack([BATCH["x1"], BATCH["x2"]], dim=1), BATCH["y"])}
+    """The shared images: a (B, 3, H, W) for each view, which is ready; for the probes (B, 3, H, W)."""
+    batch: dict[str, Batch] = {"task": _batch([BATCH["x1"].float(), BATCH["x2"].float()], BATCH["y"])}
     if args.replay and task_idx > 0:
-        batch["replay"] = _batch(torch.stack([BATCH["xr1"], BATCH["xr2"]], dim=1), BATCH["yr"])
+        batch["replay"] = _batch([BATCH["xr1"].float(), BATCH["xr2"].float()], BATCH["yr"])
     if args.online_evaluation:
-        batch["online"] = _batch(BATCH["xo"], BATCH["yo"])
+        batch["online"] = _batch(BATCH["xo"].float(), BATCH["yo"])
     return batch
 
 
-def _batch(images: Tensor, targets: Tensor) -> Batch:
-    return images.float(), targets, torch.arange(len(targets))
+def _batch(images: Images, targets: Tensor) -> Batch:
+    return images, targets, torch.arange(len(targets))
 
 
 class Watch:

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from kaizen.data.replay import select_replay
+from kaizen.data.replay import flatten, select_replay
 from kaizen.data.tasks import TaskSplit, indices_of_classes, make_split
 
 from .golden import cases, records, sha256
@@ -32,7 +32,7 @@ def test_replay(case: str) -> None:
     wanted, expected = NAME.fullmatch(case), CASES[case]
     assert wanted is not None
 
-    found = select_replay(
+    memory = select_replay(
         recorded_split(wanted["strategy"]),
         torch.tensor(RECORDS["labels"]),
         int(wanted["last"]) + 1,
@@ -40,6 +40,7 @@ def test_replay(case: str) -> None:
         None if wanted["size"] == "None" else int(wanted["size"]),
     )
 
+    found = flatten(memory)
     assert len(found) == expected["n"]
     if expected.get("indices") is not None:
         assert found.tolist() == expected["indices"]

@@ -76,7 +76,7 @@ def test_momentum_network_in_a_trainer(method: str) -> None:
         seen.append((step, before, weights(learner.method), weights(learner.method.momentum)))
 
     learner.update_momentum = watched_update  # type: ignore[method-assign]
-    batches = [(torch.randn(8, 2, 3, 16, 16), torch.arange(8), torch.arange(8))] * trace["batches_per_epoch"]
+    batches = [(list(torch.randn(2, 8, 3, 16, 16)), torch.arange(8), torch.arange(8))] * trace["batches_per_epoch"]
     trainer = pl.Trainer(
         max_epochs=trace["max_epochs"], accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,

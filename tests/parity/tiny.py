@@ -30,10 +30,10 @@ def tiny_encoder(size: int, stem_padding: int, width: float) -> tuple[nn.Module,
 
 
 class ReadyViews(nn.Module):
-    """Images that are views already: (B, V, 3, H, W) -> V views (B, 3, H, W)."""
+    """Images that are views already: one (B, 3, H, W) for each view."""
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return list(images.unbind(1))
+    def forward(self, images: list[Tensor]) -> list[Tensor]:
+        return images
 
 
 def tiny_learner(args: Args, task_idx: int) -> ContinualLearner:

@@ -1,0 +1,68 @@
+"""The replay memory of an experiment: what each task keeps of the ones before."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kaizen.cli import image_size
+from kaizen.data.loaders import evaluation_loader
+from kaizen.data.replay import Memory, flatten, groups_of, herd, select_replay
+from kaizen.experiment import Experiment
+from kaizen.features import extract_features
+from kaizen.files import read_json, write_json
+from kaizen.learner import ContinualLearner
+from kaizen.plan import Data, replay_limits, replayed
+
+EVALUATION_BATCH = 256
+
+
+def remember(experiment: Experiment, learner: ContinualLearner, data: Data, task_idx: int) -> Tensor:
+    """Choose what task `task_idx` replays and write it down as `task<k>/replay.json`.
+
+    Args:
+        experiment: where the memory of the task before lies.
+        learner: as the task before left it; `herding` looks at its features.
+        data: of the experiment.
+        task_idx: the task about to be trained.
+
+    Returns:
+        int64 indices into the training images; none without --replay and in the first task.
+    """
+    args = learner.args
+    if not args.replay or task_idx == 0:
+        return torch.empty(0, dtype=torch.int64)
+    if args.replay_selection == "herding":
+        memory = _herding(experiment, learner, data, task_idx)
+    else:
+        memory = select_replay(
+            data.split, data.train.targets, task_idx, *replay_limits(args), args.replay_selection, args.seed
+        )
+    content = {"selection": args.replay_selection, "tasks": [[g.tolist() for g in groups] for groups in memory]}
+    write_json(experiment.task_folder(task_idx) / "replay.json", content)
+    return flatten(memory)
+
+
+def _herding(experiment: Experiment, learner: ContinualLearner, data: Data, task_idx: int) -> Memory:
+    """Older tasks keep the first of what they kept; the images of the task before are ranked by its own features."""
+    counts = replayed(learner.args, data, task_idx)
+    groups = groups_of(data.split, data.train.targets, task_idx - 1)
+    newest = [_rank(learner, data, group, count) for group, count in zip(groups, counts[-1], strict=True)]
+    memory: Memory = []
+    if task_idx > 1:
+        kept = read_json(experiment.folder / f"task{task_idx - 1}" / "replay.json")["tasks"]
+        memory = [
+            [torch.tensor(group[:count], dtype=torch.int64) for group, count in zip(task, numbers, strict=True)]
+            for task, numbers in zip(kept, counts, strict=False)
+        ]
+    return [*memory, newest]
+
+
+def _rank(learner: ContinualLearner, data: Data, group: Tensor, count: int) -> Tensor:
+    if count == 0:
+        return group[:0]
+    args = learner.args
+    loader = evaluation_loader(data.train, group, image_size(args), EVALUATION_BATCH, args.num_workers)
+    found = extract_features(learner.method.encoder, learner.eval_view, loader, learner.device)
+    return found.indices[herd(F.normalize(found.feats, dim=1), count)].cpu()
