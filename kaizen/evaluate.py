@@ -156,12 +156,12 @@ def judge_task(experiment: Experiment, judge: Judge, task: int) -> None:
 
 def untrained(experiment: Experiment, judge: Judge) -> Weights:
     """The network that the first task started from, made as in its training."""
-    args, flags = args_from(experiment.flags), experiment.flags
+    args = args_from(experiment.flags)
     pl.seed_everything(args.seed, workers=True, verbose=False)
     learner = build_learner(args, judge.data.num_classes, 0)
     take_up(learner, args, experiment, 0)
     kept = experiment.task_folder(0) / "features" / "untrained"
-    key = f"untrained, seed {args.seed}, {flags['pretrained_model']}"
+    key = f"untrained, seed {args.seed}, {args.pretrained_model}"
     return Weights(learner.state_dict(), key, experiment.folder, "--experiment", kept)
 
 

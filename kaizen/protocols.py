@@ -152,11 +152,17 @@ def of_experiment(flags: dict[str, Any], args: Args) -> Args:
 def of_checkpoint(flags: dict[str, Any], args: Args) -> Args:
     """The data and the encoder of one checkpoint: as given, or else as its own flags say, where it has any.
 
+    On another data set than its own, its flags speak of the encoder and the size of the images alone.
+
     Raises:
         UsageError: flags that do not go together.
     """
     base = args_from(flags) if flags else Args(method=next(iter(METHODS)))  # any: no method has a part in it
-    known = {"num_tasks"} if flags else set()  # not to be counted anew
+    own_data = bool(flags) and args.dataset in ("", base.dataset)
+    if not own_data:
+        fresh = [item.name for item in core_flags() if item.theme in (DATA, TASKS) and item.name != "size"]
+        base = replace(base, **{name: getattr(Args(), name) for name in fresh})
+    known = {"num_tasks"} if own_data else set()  # not to be counted anew
     return complete(replace(_with_given(base, args, (*_model_flags(), *FREE)), given=args.given | known))
 
 

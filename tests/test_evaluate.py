@@ -380,3 +380,11 @@ def test_as_a_program(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kaizen.evaluate", "--experiment", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stderr.startswith("error: --experiment ") and done.stdout == ""
+
+
+def test_half_precision_as_in_training(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--num_tasks", "3", "--precision", "bf16", "--online_evaluation")
+    run_experiment(command_line("--data_dir", str(trained / "data"), *flags, dataset="custom"), tmp_path / "run")
+    for protocol in ("classifier", "online"):
+        evaluated(tmp_path / "run", "--protocol", protocol)
+    assert capsys.readouterr().out.count("(the training found the same)") == 6

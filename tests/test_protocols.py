@@ -121,6 +121,13 @@ def test_a_checkpoint_speaks_for_itself_where_nothing_is_given() -> None:
     assert model.batch_size == flags["batch_size"]
 
 
+def test_on_other_data_a_checkpoint_speaks_of_the_encoder_alone() -> None:
+    flags = experiment_flags("--split_strategy", "data", "--replay", "True", "--encoder", "resnet9", "--size", "12")
+    model = of_checkpoint(flags, read_request(["--pretrained_model", "m", "--dataset", "cifar100"])[1])
+    assert (model.dataset, model.split_strategy, model.num_tasks, model.replay) == ("cifar100", "class", 2, False)
+    assert (model.encoder, model.size) == ("resnet9", [12])
+
+
 def foreign(*flags: str) -> Args:
     return of_checkpoint({}, read_request(["--pretrained_feature_extractor", "m", *flags])[1])
 
