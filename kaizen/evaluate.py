@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
 def run(argv: list[str]) -> None:
     """Read the flags, then judge the one or the other."""
     asked, args = read_request(argv)
-    if unused := unused_flags(args):
+    if unused := unused_flags(asked, args):
         print(f"warning: not used by an evaluation: {', '.join('--' + name for name in unused)}")
     if not args.dry_run:
         check_wandb(args)
@@ -156,12 +156,12 @@ def judge_task(experiment: Experiment, judge: Judge, task: int) -> None:
 
 def untrained(experiment: Experiment, judge: Judge) -> Weights:
     """The network that the first task started from, made as in its training."""
-    args, flags = args_from(experiment.flags), experiment.flags
+    args = args_from(experiment.flags)
     pl.seed_everything(args.seed, workers=True, verbose=False)
     learner = build_learner(args, judge.data.num_classes, 0)
     take_up(learner, args, experiment, 0)
     kept = experiment.task_folder(0) / "features" / "untrained"
-    key = f"untrained, seed {args.seed}, {flags['pretrained_model']}"
+    key = f"untrained, seed {args.seed}, {args.pretrained_model}"
     return Weights(learner.state_dict(), key, experiment.folder, "--experiment", kept)
 
 
@@ -185,7 +185,8 @@ def evaluate_checkpoint(asked: Asked, args: Args) -> None:
     path, flag = asked.checkpoint(args)
     flags: dict[str, Any] = {}
     with tolerated(args.dry_run and not path.is_file(), f"{flag} {path}: not on this machine"):
-        flags = load_task(path, flag)["flags"]
+        checkpoint = load_task(path, flag)
+        flags = {**checkpoint["flags"], "task_idx": checkpoint["task_idx"]} if checkpoint["flags"] else {}
     model = of_checkpoint(flags, args)
     protocol = build_protocol(asked, args, model, args.method or flags.get("method", ""))
     lines = (

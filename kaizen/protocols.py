@@ -29,6 +29,7 @@ from kaizen.linear import with_published_defaults
 from kaizen.methods import METHODS
 
 PROTOCOLS = ("linear", "knn", "classifier", "online")
+LEARNING = ("linear", "knn")  # from training labels; the others judge heads of the checkpoint
 MODES = {"linear_eval": "linear", "classifier_eval": "classifier", "online_classifier_eval": "online"}
 LABELS = ("all_tasks", "seen_tasks", "current_task")
 # May differ from what the experiment, or the checkpoint's training, had.
@@ -129,11 +130,12 @@ def linear_flags() -> list[str]:
     return [name for name in optimisation if name not in UNUSED] + ["batch_size", "classifier_layers", "seed"]
 
 
-def unused_flags(args: Args) -> list[str]:
-    """Given flags of the training alone."""
-    used = ("knn_k", *linear_flags())
+def unused_flags(asked: Asked, args: Args) -> list[str]:
+    """Given flags that change nothing: those of the training alone, and --labels where nothing is learned."""
+    used = {"knn_k", *linear_flags(), *_model_flags()}
     training = [item for item in core_flags() if item.theme in (VIEWS, NETS, OPTIM, DISTILL, EVAL, TASKS)]
-    return [item.name for item in training if item.name in args.given - {*used} and item.name not in _model_flags()]
+    unused = [item.name for item in training if item.name in args.given - used]
+    return unused + (["labels"] if asked.labels and asked.protocol not in LEARNING else [])
 
 
 def of_experiment(flags: dict[str, Any], args: Args) -> Args:
@@ -150,11 +152,17 @@ def of_experiment(flags: dict[str, Any], args: Args) -> Args:
 def of_checkpoint(flags: dict[str, Any], args: Args) -> Args:
     """The data and the encoder of one checkpoint: as given, or else as its own flags say, where it has any.
 
+    On another data set than its own, its flags speak of the encoder and the size of the images alone.
+
     Raises:
         UsageError: flags that do not go together.
     """
     base = args_from(flags) if flags else Args(method=next(iter(METHODS)))  # any: no method has a part in it
-    known = {"num_tasks"} if flags else set()  # not to be counted anew
+    own_data = bool(flags) and args.dataset in ("", base.dataset)
+    if not own_data:
+        fresh = [item.name for item in core_flags() if item.theme in (DATA, TASKS) and item.name != "size"]
+        base = replace(base, **{name: getattr(Args(), name) for name in fresh})
+    known = {"num_tasks"} if own_data else set()  # not to be counted anew
     return complete(replace(_with_given(base, args, (*_model_flags(), *FREE)), given=args.given | known))
 
 
@@ -166,11 +174,11 @@ def build_protocol(asked: Asked, args: Args, model: Args, method: str) -> Protoc
         model: the flags of what is judged.
         method: that trained it, "" if unknown; the published rate goes by it.
     """
-    name, learns = asked.protocol or "linear", asked.protocol in ("linear", "knn")
+    name = asked.protocol or "linear"
     as_in_training = asked.experiment is not None and name == "knn"
     usual = model.online_evaluation_training_data_source if as_in_training else "all_tasks"
     labels, k = asked.labels or usual, model.knn_k
-    head = f"{name}_{labels}" if learns and labels != usual else name
+    head = f"{name}_{labels}" if name in LEARNING and labels != usual else name
     if name == "knn" and "knn_k" in args.given and args.knn_k != k:
         k = args.knn_k
         head += f"_k{k}"

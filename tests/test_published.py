@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import changed, learner_of, state_of
+from helpers import args_of, changed, learner_of, state_of
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.parsing import AttributeDict
 from torch import Tensor
 
 from kaizen.args import UsageError
 from kaizen.checkpoint import OPTIONAL, load_part, load_task, restore
+from kaizen.experiment import Experiment
 from kaizen.learner import ContinualLearner
 from kaizen.models.heads import mlp
 from kaizen.published import PARTS, Inert, our_names, read_weights, translate
+from kaizen.task import take_up
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -244,3 +246,18 @@ def test_unknown_parts_have_no_name_here() -> None:
         "classifier.fc_output.bias": "classifier.2.bias",
         "classifier.fc_0.bias": "classifier.0.bias",
     }
+
+
+def test_training_goes_on_from_a_published_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = learner_of("--classifier_layers", "12")
+    with torch.no_grad():
+        for parameter in there.parameters():
+            parameter.add_(1)
+    path = lightning_file(tmp_path / "model.ckpt", published_state(there, layers=1))
+    flags = ("--classifier_layers", "12", "--task_idx", "1", "--pretrained_model", str(path), "--online_evaluation")
+    args = args_of("--num_tasks", "5", *flags)
+    learner = learner_of("--classifier_layers", "12", "--online_evaluation", task_idx=1)
+    take_up(learner, args, Experiment(tmp_path / "run", {}), 1)
+    assert changed(there, state_of(learner)) == set()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"--pretrained_model {path}: not taken over: callbacks, ") and line.endswith("probes")

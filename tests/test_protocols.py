@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import args_of
+
+from kaizen.args import Args, UsageError
+from kaizen.cli import flags_of
+from kaizen.protocols import (
+    LABELS,
+    MODES,
+    Protocol,
+    build_protocol,
+    of_checkpoint,
+    of_experiment,
+    read_request,
+    unused_flags,
+)
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+def experiment_flags(*flags: str) -> dict[str, Any]:
+    return flags_of(args_of("--num_tasks", "5", *flags))
+
+
+def protocol_of(*flags: str, training: tuple[str, ...] = ()) -> Protocol:
+    """That of an experiment."""
+    asked, args = read_request(["--experiment", "x", *flags])
+    model = of_experiment(experiment_flags(*training), args)
+    return build_protocol(asked, args, model, model.method)
+
+
+@pytest.mark.parametrize(
+    ("flags", "head"),
+    [
+        ("", "linear"),
+        ("--protocol linear --labels all_tasks", "linear"),
+        ("--labels seen_tasks", "linear_seen_tasks"),
+        ("--linear_classifier_training_data_source current_task", "linear_current_task"),
+        ("--protocol linear --lr 7", "linear"),
+        ("--protocol knn", "knn"),
+        ("--protocol knn --labels seen_tasks --knn_k 3", "knn"),
+        ("--protocol knn --labels all_tasks", "knn_all_tasks"),
+        ("--protocol knn --knn_k 7", "knn_k7"),
+        ("--protocol knn --knn_k 7 --labels current_task", "knn_current_task_k7"),
+        ("--protocol classifier", "classifier"),
+        ("--evaluation_mode online_classifier_eval", "online"),
+        ("--evaluation_mode linear_eval", "linear"),
+    ],
+)
+def test_the_head_is_named_by_what_makes_it_different(flags: str, head: str) -> None:
+    protocol = protocol_of(*flags.split())
+    assert protocol.head == head and protocol.labels in LABELS
+
+
+def test_the_experiments_own_labels_and_neighbours_make_the_head_of_its_training() -> None:
+    training = ("--online_evaluation_training_data_source", "all_tasks", "--knn_k", "4")
+    own = protocol_of("--protocol", "knn", training=training)
+    assert (own.head, own.labels, own.knn_k) == ("knn", "all_tasks", 4)
+    assert protocol_of("--protocol", "knn", "--labels", "seen_tasks", training=training).head == "knn_seen_tasks"
+
+
+def test_settings_hold_what_counts() -> None:
+    base = protocol_of().settings()
+    assert (base["labels"], base["lr"], base["seed"]) == ("all_tasks", 1.0, 5)  # simclr
+    assert protocol_of("--data_dir", "elsewhere", "--num_workers", "0").settings() == base
+    for flag, value in (("lr", "2"), ("batch_size", "64"), ("max_epochs", "3"), ("seed", "1"), ("optimizer", "adam")):
+        changed = protocol_of(f"--{flag}", value).settings()
+        assert {name for name in base if base[name] != changed[name]} - {"lr_decay_steps"} == {flag}
+    assert protocol_of(training=("--seed", "9")).settings()["seed"] == 9
+    assert protocol_of("--protocol", "knn").settings() == {"labels": "seen_tasks", "knn_k": 3}
+    assert protocol_of("--protocol", "classifier").settings() == {}
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        ("", ["nothing to judge", "--experiment"]),
+        ("--experiment a --pretrained_model b", ["--experiment and --pretrained_model"]),
+        ("--pretrained_feature_extractor a --pretrained_model b", ["--pretrained_feature_extractor and"]),
+        ("--experiment a --protocol nn", ["--protocol nn", "did you mean knn"]),
+        ("--experiment a --label all_tasks", ["unknown flag --label ", "did you mean --labels"]),
+        ("--experiment a --labels all", ["--labels all", "did you mean all_tasks"]),
+        ("--experiment a --tasks -1", ["--tasks -1", "at least 0"]),
+        ("--experiment a --protocol knn --evaluation_mode linear_eval", ["--protocol knn", "--evaluation_mode"]),
+        ("--experiment a --queue_size 3", ["unknown flag --queue_size"]),
+    ],
+)
+def test_errors_name_the_flag_and_the_cure(argv: str, parts: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_request(argv.split())
+    message = str(caught.value)
+    assert "\n" not in message and all(part in message for part in parts), message
+
+
+def test_the_published_modes() -> None:
+    for mode, protocol in MODES.items():
+        assert read_request(["--pretrained_model", "m", "--evaluation_mode", mode])[0].protocol == protocol
+
+
+def test_an_experiments_data_and_model_are_its_own() -> None:
+    flags = experiment_flags()
+    _, args = read_request(
+        ["--experiment", "x", "--data_dir", "there", "--num_workers", "1", "--precision", "bf16", "--batch_size", "9"]
+    )
+    model = of_experiment(flags, args)
+    assert (model.data_dir, model.num_workers, model.precision) == ("there", 1, "bf16")
+    assert model.batch_size == flags["batch_size"]  # the one given is the linear layer's
+    for flag, value in (("dataset", "digits"), ("num_tasks", "5"), ("encoder", "tiny"), ("task_idx", "1")):
+        with pytest.raises(UsageError, match=f"--{flag}: is the experiment's own"):
+            of_experiment(flags, read_request(["--experiment", "x", f"--{flag}", value])[1])
+
+
+def test_a_checkpoint_speaks_for_itself_where_nothing_is_given() -> None:
+    flags = experiment_flags("--seed", "8")
+    model = of_checkpoint(flags, read_request(["--pretrained_model", "m", "--num_tasks", "2"])[1])
+    assert (model.dataset, model.encoder, model.size, model.num_tasks, model.seed) == ("digits", "tiny", [8], 2, 8)
+    assert model.batch_size == flags["batch_size"]
+
+
+def test_on_other_data_a_checkpoint_speaks_of_the_encoder_alone() -> None:
+    flags = experiment_flags("--split_strategy", "data", "--replay", "True", "--encoder", "resnet9", "--size", "12")
+    model = of_checkpoint(flags, read_request(["--pretrained_model", "m", "--dataset", "cifar100"])[1])
+    assert (model.dataset, model.split_strategy, model.num_tasks, model.replay) == ("cifar100", "class", 2, False)
+    assert (model.encoder, model.size) == ("resnet9", [12])
+
+
+def foreign(*flags: str) -> Args:
+    return of_checkpoint({}, read_request(["--pretrained_feature_extractor", "m", *flags])[1])
+
+
+def test_a_published_checkpoint_needs_the_data_set() -> None:
+    model = foreign("--dataset", "cifar100", "--num_tasks", "5", "--encoder", "resnet50", "--task_idx", "3")
+    assert (model.dataset, model.num_tasks, model.encoder, model.task_idx) == ("cifar100", 5, "resnet50", 3)
+    with pytest.raises(UsageError, match="--dataset .*choose from"):
+        foreign()
+    with pytest.raises(UsageError, match="--num_tasks 7: does not divide"):
+        foreign("--dataset", "cifar100", "--num_tasks", "7")
+    with pytest.raises(UsageError, match="--encoder resnet19"):
+        foreign("--dataset", "cifar100", "--encoder", "resnet19")
+
+
+def test_flags_of_the_training_alone_are_named() -> None:
+    training = "--brightness 0.1 --distiller contrastive --replay True --classifier_lr 1 --online_evaluation"
+    useful = "--knn_k 3 --lr 1 --classifier_layers 4 --wandb --name n --data_dir d --protocol online"
+    argv = f"--experiment x {training} {useful} --labels all_tasks"
+    asked, args = read_request(argv.split())
+    assert sorted(unused_flags(asked, args)) == [
+        *("brightness", "classifier_lr", "distiller", "labels", "online_evaluation", "replay"),
+    ]
+
+
+def test_out_and_both_names_of_a_checkpoint() -> None:
+    asked, args = read_request(["--pretrained_model", "a/b.ckpt"])
+    assert asked.checkpoint(args) == (Path("a/b.ckpt"), "--pretrained_model")
+    asked, args = read_request(["--pretrained_feature_extractor", "a/b.ckpt"])
+    assert asked.checkpoint(args) == (Path("a/b.ckpt"), "--pretrained_feature_extractor")
