@@ -146,7 +146,7 @@ def test_swav(case: str) -> None:
     assert_gradients_close(gradients_of(inputs), gradients)
 
 
-@pytest.mark.parametrize("case", [name for name in among("dino") if "_call" not in str(name)])
+@pytest.mark.parametrize("case", cases("losses.npz", [c.split("_call")[0] for c in CASES if c.startswith("dino")]))
 def test_dino(case: str) -> None:
     """One loss object for all calls, whose centre goes on from one to the next."""
     require("losses.npz", "losses.json")
@@ -169,7 +169,7 @@ def test_dino(case: str) -> None:
         assert_gradients_close(gradients_of(inputs), gradients)
         assert_close(method.state_dict()["criterion.center"].flatten(0, 1), VALUES[f"{call}/center_after"], "centre")
     scores = torch.randn(2, 3, int(dim))
-    for epoch, temperature in enumerate(VALUES[f"{case}/temps"]):
+    for epoch, temperature in enumerate(VALUES.get(f"{case}/temps", [])):
         method.load_state_dict(method.state_dict() | {"criterion.center": torch.zeros(1, 1, int(dim))})
         method.start_epoch(epoch)
         loss = method.loss(Output([], [], p=[*scores], keys=[*scores]), torch.empty(0))
