@@ -40,7 +40,7 @@ def run(argv: list[str]) -> int:
     for line in notices(args):
         print(line)
     if unused := unused_flags(args):
-        print(f"warning: not used by {args.method} with these distillers: {', '.join('--' + name for name in unused)}")
+        print(f"warning: not used by {args.method} with the other flags: {', '.join('--' + name for name in unused)}")
     if args.dry_run:
         return dry_run(args, folder if args.experiment_dir else None)
     check_devices(args)

@@ -27,6 +27,11 @@ VIEW_FLAGS = (
     "brightness", "contrast", "saturation", "hue", "color_jitter_prob", "gray_scale_prob",
     "gaussian_prob", "solarization_prob", "horizontal_flip_prob", "min_scale", "max_scale",
 )  # fmt: skip
+# Flags that do nothing without another one.
+SWITCHES = {
+    "multicrop": ("num_small_crops", "small_crop_size", "small_crop_min_scale", "small_crop_max_scale"),
+    "replay": ("replay_proportion", "replay_memory_size", "replay_batch_size", "replay_selection"),
+}
 
 
 def read_args(argv: list[str]) -> Args:
@@ -84,11 +89,14 @@ def classifier_distiller(args: Args) -> type[Distiller] | None:
 
 
 def unused_flags(args: Args) -> list[str]:
-    """Given flags that some method or distiller knows and the chosen ones do not use, sorted."""
+    """Given flags that do nothing: of other methods and distillers, or without the flag that they need; sorted."""
     known = {item.name for _, item in everything_known()}
     unused = (args.given & known) - {item.name for item in own_flags(args)}
     if args.momentum_classifier and not probes_momentum(args):
         unused |= {"momentum_classifier"}
+    for switch, names in SWITCHES.items():
+        if not getattr(args, switch):
+            unused |= args.given & set(names)
     return sorted(unused)
 
 

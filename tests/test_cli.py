@@ -304,6 +304,9 @@ def test_momentum_probes_need_a_momentum_encoder() -> None:
     flags = ("--online_evaluation", "--momentum_classifier")
     assert unused_flags(args_of(*flags, method="byol")) == []
     assert unused_flags(args_of(*flags, method="vicreg")) == ["momentum_classifier"]
+    alone = ("--replay_proportion", "0.1", "--num_small_crops", "4")
+    assert unused_flags(args_of(*alone)) == ["num_small_crops", "replay_proportion"]
+    assert unused_flags(args_of(*alone, "--replay", "--multicrop")) == []
 
 
 def test_the_published_spelling_of_a_flag() -> None:

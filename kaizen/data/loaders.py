@@ -56,8 +56,9 @@ class ShuffledBatches(Sampler[list[int]]):
         self.epoch = self.round = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch, self.round = epoch, 0
+        """Called by Lightning before each epoch, the first time when loader processes may have begun with it."""
+        if epoch != self.epoch:
+            self.epoch, self.round = epoch, 0
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch * 1_009 + self.round)

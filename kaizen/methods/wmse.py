@@ -26,8 +26,10 @@ class WMSE(SSLMethod):
         whitening_iters: Annotated[int, "partitions of the batch that a loss averages over", COUNT] = 1,
         whitening_size: Annotated[int, "images that are whitened together, at least", COUNT] = 256,
         whitening_eps: Annotated[float, "share of the identity in their covariance", FRACTION] = 0.0,
+        whitening_both: Annotated[bool, "both views learn, as in the paper; published: the first alone"] = False,
     ) -> None:
         super().__init__(encoder, feature_dim)
+        self.whitening_both = whitening_both
         self.output_dim = output_dim
         self.whitening_iters, self.whitening_size, self.whitening_eps = whitening_iters, whitening_size, whitening_eps
         self.projector = mlp([feature_dim, proj_hidden_dim, output_dim], batch_norm=True)
@@ -52,7 +54,10 @@ class WMSE(SSLMethod):
             )
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:
-        """Distance of the whitened views, eq. 6 of the paper, with gradients for both."""
+        """Distance of the whitened views, eq. 6 of the paper.
+
+        The published code takes the second view for a fixed target, which `whitening_both` does not.
+        """
         return torch.stack([self.partition_loss(*out.z) for _ in range(self.whitening_iters)]).mean()
 
     def partition_loss(self, z1: Tensor, z2: Tensor) -> Tensor:
@@ -66,4 +71,4 @@ class WMSE(SSLMethod):
                 f"--whitening_eps {self.whitening_eps:g}: the projections fill fewer than {self.output_dim} "
                 "dimensions, so whitening is singular; use a larger one or a smaller --output_dim"
             ) from None
-        return cosine_distance(v1, v2)
+        return cosine_distance(v1, v2 if self.whitening_both else v2.detach())

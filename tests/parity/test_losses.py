@@ -84,7 +84,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "simclr_loss_func": lambda z1, z2, **flags: loss_of("simclr", Output([], [z1, z2]), **flags),
     "variance_loss": only(var_loss_weight=1.0),
     "vicreg_loss_func": vicreg,
-    "wmse_loss_func": lambda z1, z2, simplified: cosine_distance(z1, z2),  # of whitened views
+    "wmse_loss_func": lambda z1, z2, simplified: cosine_distance(z1, z2.detach() if simplified else z2),  # whitened
 }
 
 
