@@ -193,6 +193,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     free = {item.name for item in core_flags() if item.free}
+    before = {**{item.name: item.default for item in core_flags()}, **before}  # flags that are newer than the folder
     differing = [name for name in before.keys() | now.keys() if name not in free and before.get(name) != now.get(name)]
     if differing:
         listed = ", ".join(f"--{n} {before.get(n)} (now {now.get(n)})" for n in sorted(differing))

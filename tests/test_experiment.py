@@ -9,7 +9,7 @@ from helpers import args_of
 from kaizen.args import UsageError
 from kaizen.cli import flags_of
 from kaizen.experiment import Experiment, experiment_folder
-from kaizen.files import read_json
+from kaizen.files import read_json, write_json
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -44,6 +44,17 @@ def test_going_on_needs_the_same_flags_but_for_places_and_devices(tmp_path: Path
             Experiment.check(tmp_path, flags_of(args_of("--lr", "0.25", *other)))
     assert (tmp_path / "experiment.json").read_bytes() == before
     Experiment.check(tmp_path / "new", {})
+
+
+def test_a_folder_from_before_a_flag_was_there_goes_on_with_its_default(tmp_path: Path) -> None:
+    start(tmp_path)
+    content = read_json(tmp_path / "experiment.json")
+    del content["flags"]["semi_supervised"], content["flags"]["replay_selection"]
+    write_json(tmp_path / "experiment.json", content)
+    start(tmp_path)
+    write_json(tmp_path / "experiment.json", content)
+    with pytest.raises(UsageError, match="--replay_selection first .now random."):
+        start(tmp_path, "--replay_selection", "random")
 
 
 def test_going_on_needs_the_same_tasks(tmp_path: Path) -> None:
