@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from kaizen.data import augment
+from kaizen.data.augment import Planes
 from kaizen.data.images import Images
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
@@ -92,23 +93,27 @@ class ViewTransform(nn.Module):
         """Do the rest: levels 0..255, uint8 or float (B, 3, size, size), to normalised float views."""
         options = self.options
         jitters = any((options.brightness, options.contrast, options.saturation, options.hue))
-        images = images.float()
-        images = _sometimes(self._jitter, options.jitter_prob if jitters else 0.0, images)
-        images = _sometimes(augment.grayscale, options.gray_prob, images)
-        images = _sometimes(_blur, options.blur_prob, images)
-        images = _sometimes(augment.solarize, options.solarize_prob, images)
-        return augment.normalize(images, self.mean, self.std)
+        planes = augment.split(images)
+        planes = _sometimes(self._jitter, options.jitter_prob if jitters else 0.0, planes)
+        planes = _sometimes(augment.grayscale, options.gray_prob, planes)
+        planes = _sometimes(self._blur, options.blur_prob, planes)
+        planes = _sometimes(augment.solarize, options.solarize_prob, planes)
+        return augment.join(augment.normalize(planes, self.mean, self.std), options.size)
 
-    def _jitter(self, images: Tensor) -> Tensor:
-        options = self.options
+    def _jitter(self, planes: Planes) -> Planes:
+        options, red = self.options, planes[0]
         return augment.color_jitter(
-            images,
-            brightness=random_factor(images, options.brightness),
-            contrast=random_factor(images, options.contrast),
-            saturation=random_factor(images, options.saturation),
-            hue=random_uniform(images, -options.hue, options.hue) if options.hue else None,
-            order=random_order(images),
+            planes,
+            brightness=random_factor(red, options.brightness),
+            contrast=random_factor(red, options.contrast),
+            saturation=random_factor(red, options.saturation),
+            hue=random_uniform(red, -options.hue, options.hue) if options.hue else None,
+            order=random_order(red),
         )
+
+    def _blur(self, planes: Planes) -> Planes:
+        images = augment.join(planes, self.options.size)
+        return augment.split(augment.gaussian_blur(images, random_uniform(images, *BLUR_SIGMAS)))
 
 
 class Views(nn.Module):
@@ -142,7 +147,8 @@ class EvalTransform(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Turn uint8 images (B, 3, H, W) into normalised float images (B, 3, size, size)."""
-        return augment.normalize(augment.resized_center_crop(images, self.size), self.mean, self.std)
+        planes = augment.split(augment.resized_center_crop(images, self.size))
+        return augment.join(augment.normalize(planes, self.mean, self.std), self.size)
 
 
 def random_uniform(images: Tensor, low: float, high: float) -> Tensor:
@@ -212,13 +218,9 @@ def _random_start(room: Tensor) -> Tensor:
     return (torch.rand_like(room) * (room + 1)).floor().minimum(room)
 
 
-def _sometimes(operation: Callable[[Tensor], Tensor], probability: float, images: Tensor) -> Tensor:
+def _sometimes(operation: Callable[[Planes], Planes], probability: float, planes: Planes) -> Planes:
     """Apply an operation to each image with the given probability."""
     if probability == 0:
-        return images
-    chosen = random_mask(images, probability)
-    return augment.select(chosen, operation(images), images)
-
-
-def _blur(images: Tensor) -> Tensor:
-    return augment.gaussian_blur(images, random_uniform(images, *BLUR_SIGMAS))
+        return planes
+    chosen = random_mask(planes[0], probability)
+    return augment.select(chosen, operation(planes), planes)

@@ -44,6 +44,11 @@ def with_pil(images: Tensor, operation: Callable[..., Image.Image], *parameters:
     )
 
 
+def colour(name: str, images: Tensor, *parameters: Tensor | None) -> Tensor:
+    """One of the operations on planes, on images (B, 3, H, W)."""
+    return augment.join(getattr(augment, name)(augment.split(images), *parameters), images.shape[2])
+
+
 def mean_difference(ours: Tensor, theirs: Tensor) -> float:
     assert ours.shape == theirs.shape
     return (ours - theirs).abs().mean().item()
@@ -117,19 +122,19 @@ def test_blends_are_exactly_pils(name: str, size: tuple[int, int]) -> None:
     images = random_images(100, *size)
     factors = torch.cat([torch.tensor([0.0, 0.5, 1.0, 1.5]), torch.rand(96) * 2])
     theirs = with_pil(images, getattr(vision, name), factors)
-    assert torch.equal(getattr(augment, name)(images.float(), factors), theirs)
+    assert torch.equal(colour(name, images.float(), factors), theirs)
 
 
 def test_hue_is_pils() -> None:
     images = random_images(200)
     factors = torch.cat([torch.tensor([-0.5, 0.0, 0.5]), torch.rand(197) - 0.5])
-    ours = augment.adjust_hue(images.float(), factors)
+    ours = colour("adjust_hue", images.float(), factors)
     assert mean_difference(ours, with_pil(images, vision.adjust_hue, factors)) < 0.002
 
 
 def test_hue_leaves_greys_alone() -> None:
     greys = torch.arange(256.0).view(1, 1, 16, 16).expand(2, 3, 16, 16)
-    assert torch.equal(augment.adjust_hue(greys, torch.tensor([0.3, -0.2])), greys)
+    assert torch.equal(colour("adjust_hue", greys, torch.tensor([0.3, -0.2])), greys)
 
 
 JITTERS = (vision.adjust_brightness, vision.adjust_contrast, vision.adjust_saturation, vision.adjust_hue)
@@ -147,7 +152,7 @@ def test_color_jitter_follows_each_samples_order() -> None:
     lowest, highest = torch.tensor([0.6, 0.6, 0.6, -0.2]), torch.tensor([1.4, 1.4, 1.4, 0.2])
     factors = torch.rand(len(order), 4) * (highest - lowest) + lowest
     brightness, contrast, saturation, hue = factors.unbind(1)
-    ours = augment.color_jitter(images.float(), brightness, contrast, saturation, hue, order)
+    ours = colour("color_jitter", images.float(), brightness, contrast, saturation, hue, order)
     assert mean_difference(ours, with_pil(images, jitter_one, factors, order)) < 0.01
     shifted = with_pil(images, jitter_one, factors, order.roll(1, dims=0))
     assert mean_difference(ours, shifted) > 0.5, "the order makes no difference: this test would not notice"
@@ -158,7 +163,7 @@ def test_color_jitter_without_hue_is_exactly_pils() -> None:
     images = random_images(len(order))
     factors = torch.rand(len(order), 3) * 0.8 + 0.6
     brightness, contrast, saturation = factors.unbind(1)
-    ours = augment.color_jitter(images.float(), brightness, contrast, saturation, None, order)
+    ours = colour("color_jitter", images.float(), brightness, contrast, saturation, None, order)
 
     def jitter(image: Image.Image, factors: list[float], order: list[int]) -> Image.Image:
         return jitter_one(image, factors, [kind for kind in order if kind != augment.HUE])
@@ -170,21 +175,21 @@ def test_color_jitter_with_factors_of_one_is_the_identity() -> None:
     order = torch.tensor(list(permutations(range(4))))
     images = random_images(len(order)).float()
     one = torch.ones(len(order))
-    assert torch.equal(augment.color_jitter(images, one, one, one, None, order), images)
+    assert torch.equal(colour("color_jitter", images, one, one, one, None, order), images)
     assert torch.equal(
-        augment.color_jitter(images, one, one, one, one * 0.1, order), augment.adjust_hue(images, one * 0.1)
+        colour("color_jitter", images, one, one, one, one * 0.1, order), colour("adjust_hue", images, one * 0.1)
     )
 
 
 def test_grayscale_is_exactly_pils() -> None:
     images = random_images(50)
     theirs = with_pil(images, lambda image: vision.to_grayscale(image, num_output_channels=3))
-    assert torch.equal(augment.grayscale(images.float()), theirs)
+    assert torch.equal(colour("grayscale", images.float()), theirs)
 
 
 def test_solarize_is_exactly_pils() -> None:
     levels = torch.arange(256.0).view(1, 1, 16, 16).expand(1, 3, 16, 16)
-    assert torch.equal(augment.solarize(levels), with_pil(levels, ImageOps.solarize))
+    assert torch.equal(colour("solarize", levels), with_pil(levels, ImageOps.solarize))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (40, 28), (3, 5)])
@@ -204,14 +209,14 @@ def test_normalize_is_torchvisions() -> None:
     images = random_images(8)
     mean, std = (0.51, 0.49, 0.44), (0.27, 0.26, 0.28)
     theirs = vision.normalize(images.float() / 255, mean, std)
-    ours = augment.normalize(images.float(), torch.tensor(mean), torch.tensor(std))
+    ours = colour("normalize", images.float(), torch.tensor(mean), torch.tensor(std))
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_select_takes_whole_images() -> None:
     first, second = random_images(4).float(), random_images(4).float()
     mask = torch.tensor([True, False, False, True])
-    chosen = augment.select(mask, first, second)
+    chosen = augment.join(augment.select(mask, augment.split(first), augment.split(second)), 32)
     assert torch.equal(chosen[mask], first[mask]) and torch.equal(chosen[~mask], second[~mask])
 
 
@@ -232,7 +237,7 @@ def test_autocast_does_not_coarsen_products() -> None:
 def test_adjustments_leave_their_input_alone(name: str) -> None:
     images = random_images(4).float()
     before = images.clone()
-    getattr(augment, name)(images, torch.full((4,), 0.4))
+    colour(name, images, torch.full((4,), 0.4))
     assert torch.equal(images, before)
 
 
@@ -240,5 +245,5 @@ def test_adjustments_leave_their_input_alone(name: str) -> None:
 def test_color_jitter_leaves_its_input_alone(hue: Tensor | None) -> None:
     images = random_images(4).float()
     before, factor = images.clone(), torch.full((4,), 0.6)
-    augment.color_jitter(images, factor, factor, factor, hue, torch.tensor([[0, 1, 2, 3]] * 4))
+    colour("color_jitter", images, factor, factor, factor, hue, torch.tensor([[0, 1, 2, 3]] * 4))
     assert torch.equal(images, before)
