@@ -333,23 +333,10 @@ def test_a_head_of_many_layers(tmp_path: Path) -> None:
 LINES = [line.split("\t") for line in (ROOT / "tests/published/cassle_linear.txt").read_text().splitlines()]
 
 
-def flags_understood(flags: list[str]) -> None:
-    """Skip what waits for a flag or a data set that is not there yet."""
-    from kaizen.args import core_flags, flags_of_fields
-    from kaizen.protocols import Asked
-
-    known = {item.name for item in core_flags() + flags_of_fields(Asked)}
-    missing = [flag for flag in flags if flag.startswith("--") and flag[2:] not in known]
-    dataset = flags[flags.index("--dataset") + 1]
-    if missing or dataset not in DATASETS:
-        pytest.skip(f"not built yet: {' '.join(missing)} {'' if dataset in DATASETS else dataset}")
-
-
 @pytest.mark.parametrize(("name", "line"), LINES, ids=[name for name, _ in LINES])
 def test_published_linear_evaluations_are_understood(
     name: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags_understood(line.split())
     argv = line.replace("$DATA_DIR", str(tmp_path)).replace("$PRETRAINED_PATH", str(tmp_path / "model.ckpt")).split()
     assert main([*argv, "--dry_run"]) == 0
     out = capsys.readouterr().out
