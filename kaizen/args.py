@@ -288,11 +288,11 @@ def core_flags() -> list[Flag]:
     return flags_of_fields(Args)
 
 
-def flags_of_fields(kind: type[Any]) -> list[Flag]:
+def flags_of_fields(owner: type[Any]) -> list[Flag]:
     """The flags that are fields of a dataclass, made with `flag`."""
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(owner)
     flags = []
-    for entry in dataclasses.fields(kind):
+    for entry in dataclasses.fields(owner):
         if entry.metadata:
             kind, many = _kind(hints[entry.name])
             flags.append(Flag(entry.name, kind, _default(entry), many=many, **entry.metadata))
@@ -371,6 +371,16 @@ def check_value(item: Flag, value: Any) -> None:
             raise UsageError(f"--{item.name} {one}: must be {item.bounds}")
 
 
+def words(values: Iterable[object]) -> str:
+    """Several values of a flag, as they are given."""
+    return " ".join(map(str, values))
+
+
+def shorten(text: str, length: int = 90) -> str:
+    """At most `length` - 1 characters of a text, with dots where it is cut."""
+    return text if len(text) < length else f"{text[: length - 3]}..."
+
+
 def nearest(word: str, known: Iterable[str], mark: str = "") -> str:
     """' (did you mean X?)' for the closest known word, or nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
@@ -395,7 +405,7 @@ def _add(group: Any, item: Flag) -> None:
     if item.choices:
         text += f" ({', '.join(item.choices)})"
     if item.default not in (None, "", [], inspect.Parameter.empty):
-        shown = " ".join(map(str, item.default)) if isinstance(item.default, list) else item.default
+        shown = words(item.default) if isinstance(item.default, list) else item.default
         text += f" [{shown}]"
     names = [f"--{name}" for name in (item.name, *item.aliases)]
     options: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kaizen.args import Args, Flag, NotReady, UsageError, check_value, core_flags, nearest, parse
+from kaizen.args import Args, Flag, NotReady, UsageError, check_value, core_flags, nearest, parse, words
 from kaizen.data.checks import check_data, task_count
 from kaizen.data.datasets import dataset_info
 from kaizen.distillers import (
@@ -168,18 +168,16 @@ def _check_views(args: Args) -> None:
     for name in VIEW_FLAGS:
         values = getattr(args, name)
         if len(values) not in (1, args.num_crops):
-            raise UsageError(
-                f"--{name} {_words(values)}: give one value, or one for each of the {args.num_crops} views"
-            )
+            raise UsageError(f"--{name} {words(values)}: give one value, or one for each of the {args.num_crops} views")
     for low, high in zip(per_view(args, args.min_scale), per_view(args, args.max_scale), strict=True):
         if low > high:
             raise UsageError(f"--min_scale {low:g}: above --max_scale {high:g}; give a smaller one")
     if args.size is not None and len(args.size) != 1:
-        raise UsageError(f"--size {_words(args.size)}: give one side in pixels")
+        raise UsageError(f"--size {words(args.size)}: give one side in pixels")
     for name in ("mean", "std"):
         values = getattr(args, name)
         if values is not None and len(values) != 3:
-            raise UsageError(f"--{name} {_words(values)}: give three values, one per colour channel")
+            raise UsageError(f"--{name} {words(values)}: give three values, one per colour channel")
 
 
 def _check_crops(args: Args) -> None:
@@ -276,7 +274,7 @@ def _merged(known: list[tuple[str, Flag]]) -> list[Flag]:
     merged: dict[str, Flag] = {}
     for owner, item in known:
         before = merged.get(item.name, item)
-        default = _words(item.default) if item.many else item.default
+        default = words(item.default) if item.many else item.default
         merged[item.name] = dataclasses.replace(
             item,
             help=f"{before.help} [{owner} {default}]",
@@ -292,9 +290,5 @@ def _fitted(item: Flag, value: Any, owner: str) -> Any:
     if item.many or not isinstance(value, list):
         return value
     if len(value) > 1:
-        raise UsageError(f"--{item.name} {_words(value)}: {owner} takes one value; give one")
+        raise UsageError(f"--{item.name} {words(value)}: {owner} takes one value; give one")
     return value[0]
-
-
-def _words(values: Iterable[object]) -> str:
-    return " ".join(map(str, values))

@@ -84,6 +84,10 @@ class Experiment:
         """What a task reached."""
         return self.folder / f"task{task_idx}" / "accuracy.json"
 
+    def replay(self, task_idx: int) -> Path:
+        """What a task replays."""
+        return self.folder / f"task{task_idx}" / "replay.json"
+
     def evaluation(self, task_idx: int, head: str) -> Path:
         """What a head reached that was evaluated after the training."""
         return self.folder / f"task{task_idx}" / "evaluation" / f"{head}.json"

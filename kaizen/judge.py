@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,17 @@ from torch import Tensor, nn
 from kaizen.args import Args, UsageError
 from kaizen.checkpoint import load_part, load_task
 from kaizen.cli import gpu_index, image_size, uses_cuda
-from kaizen.data.loaders import evaluation_loader
+from kaizen.data.loaders import EVALUATION_BATCH, evaluation_loader
 from kaizen.data.views import EvalTransform
 from kaizen.features import Features, extract_features, kept_features
 from kaizen.knn import knn_correct
 from kaizen.linear import train_linear
 from kaizen.models.encoders import build_encoder
 from kaizen.models.heads import mlp
-from kaizen.plan import Data, channel_statistics, probe_indices
+from kaizen.plan import Data, channel_statistics, labelled_images
 from kaizen.progress import watched
 from kaizen.protocols import Protocol
 
-BATCH = 256
 # Heads of a checkpoint: name -> where its weights stand, and those of the encoder that it looks at.
 HEADS = {
     "classifier": ("classifier.", "method.encoder."),
@@ -97,7 +96,8 @@ class Judge:
         """
         if self.protocol.name in HEADS:
             return self._heads(weights, title)
-        bank = self._features(weights, "method.encoder.", "train", title).of(self._labelled(task_idx))
+        labelled = labelled_images(self.data, self.protocol.labels, task_idx)
+        bank = self._features(weights, "method.encoder.", "train", title).of(labelled)
         if not len(bank.targets):
             raise UsageError(f"--labels {self.protocol.labels}: no training image of task {task_idx} has a label")
         test = self._features(weights, "method.encoder.", "test", title)
@@ -108,10 +108,6 @@ class Judge:
             head = train_linear(bank, self.data.num_classes, self.protocol.linear, f"{title}: linear layer trained")
             found = head_correct(head, test)
         return {self.protocol.head: found}
-
-    def _labelled(self, task_idx: int) -> Tensor:
-        args = replace(self.args, online_evaluation_training_data_source=self.protocol.labels)
-        return probe_indices(args, self.data, task_idx)
 
     def _heads(self, weights: Weights, title: str) -> dict[str, Tensor]:
         """The heads of the checkpoint, as at the end of its training."""
@@ -152,7 +148,7 @@ class Judge:
             encoder, _ = build_encoder(args.encoder, image_size(args), args.stem_padding, args.encoder_width)
             load_part(encoder, weights.state, prefix, weights.path, weights.flag)
             encoder.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            loader = evaluation_loader(images, indices, image_size(args), BATCH, args.num_workers)
+            loader = evaluation_loader(images, indices, image_size(args), EVALUATION_BATCH, args.num_workers)
             line = f"{title}: features of {len(indices)} {'test' if split == 'test' else 'training'} images"
             with self._precision():
                 return extract_features(encoder, self.view, watched(loader, line, len(loader)), self.device)
@@ -178,5 +174,5 @@ class Judge:
 @torch.no_grad()
 def head_correct(head: nn.Module, test: Features) -> Tensor:
     """Which images a head gets right, one bool per test image in the order of the image set."""
-    logits = torch.cat([head(feats) for feats in test.feats.split(BATCH)])
+    logits = torch.cat([head(feats) for feats in test.feats.split(EVALUATION_BATCH)])
     return test.in_order_of_images(logits.argmax(dim=1) == test.targets)

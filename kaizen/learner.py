@@ -35,7 +35,7 @@ class ContinualLearner(pl.LightningModule):
             teach nothing.
         distill_features: L_FE^KD, from the second task on, or None.
         distill_classifier: L_C^KD, from the second task on, or None.
-        views: uint8 images (B, 3, H, W) -> list of augmented views, float (B, 3, size, size).
+        views: uint8 images (B, 3, H, W) -> list of augmented views, float (B, 3, size, size) in channels_last.
         probe_view: the same -> the one view that the probes train on.
         eval_view: the same -> the images as they are judged.
     """
@@ -87,7 +87,7 @@ class ContinualLearner(pl.LightningModule):
     def training_step(self, batch: dict[str, Batch], batch_idx: int) -> dict[str, Any]:
         """A batch's way from images to the weighted sum of its terms."""
         images, targets, indices = join(batch)
-        views = [view.contiguous(memory_format=torch.channels_last) for view in self.views(images)]
+        views = self.views(images)
 
         out = self.method(views)
         out.indices = indices
@@ -158,7 +158,7 @@ class ContinualLearner(pl.LightningModule):
         loaders = self.trainer.train_dataloader.items()  # type: ignore[union-attr]
         for batch in one_epoch({name: loader for name, loader in loaders if name != "online"}):
             images, _, indices = join(self.trainer.strategy.batch_to_device(batch, self.device))
-            yield [view.contiguous(memory_format=torch.channels_last) for view in self.views(images)], indices
+            yield self.views(images), indices
 
     def on_train_epoch_start(self) -> None:
         """Tell the method how far the task is."""

@@ -14,20 +14,7 @@ from kaizen.cli import flags_of
 
 def build_loggers(args: Args, folder: Path, group: str, task_idx: int) -> list[Logger]:
     """The loggers of one task: `metrics.csv` in its folder, and one WandB run in the experiment's group."""
-    loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
-    if args.wandb:
-        run = WandbLogger(
-            project=args.project,
-            entity=args.entity,
-            offline=is_offline(args),
-            group=group,
-            job_type=f"task{task_idx}",
-            name=f"{args.name}-task{task_idx}",
-            save_dir=folder,
-            config=flags_of(args),
-        )
-        loggers.append(run)
-    return loggers
+    return [CSVLogger(folder, name="", version=""), *_wandb_run(args, folder, group, f"task{task_idx}", flags_of(args))]
 
 
 def evaluation_logger(args: Args, folder: Path, group: str, protocol: dict[str, Any]) -> list[Logger]:
@@ -39,6 +26,11 @@ def evaluation_logger(args: Args, folder: Path, group: str, protocol: dict[str, 
         group: the experiment's name, or that of the evaluation.
         protocol: the configuration that WandB shows.
     """
+    return _wandb_run(args, folder, group, "evaluation", protocol)
+
+
+def _wandb_run(args: Args, folder: Path, group: str, job: str, config: dict[str, Any]) -> list[Logger]:
+    """One run of a group, which is also named after its job; none without --wandb."""
     if not args.wandb:
         return []
     run = WandbLogger(
@@ -46,10 +38,10 @@ def evaluation_logger(args: Args, folder: Path, group: str, protocol: dict[str, 
         entity=args.entity,
         offline=is_offline(args),
         group=group,
-        job_type="evaluation",
-        name=f"{args.name}-evaluation",
+        job_type=job,
+        name=f"{args.name}-{job}",
         save_dir=folder,
-        config=protocol,
+        config=config,
     )
     return [run]
 

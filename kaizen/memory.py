@@ -7,15 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kaizen.cli import image_size
-from kaizen.data.loaders import evaluation_loader
-from kaizen.data.replay import Memory, flatten, groups_of, herd, select_replay
+from kaizen.data.loaders import EVALUATION_BATCH, evaluation_loader
+from kaizen.data.replay import Counts, Memory, flatten, groups_of, herd, select_replay
 from kaizen.experiment import Experiment
 from kaizen.features import extract_features
 from kaizen.files import read_json, write_json
 from kaizen.learner import ContinualLearner
-from kaizen.plan import Data, replay_limits, replayed
-
-EVALUATION_BATCH = 256
+from kaizen.plan import Data, replayed
 
 
 def remember(experiment: Experiment, learner: ContinualLearner, data: Data, task_idx: int) -> Tensor:
@@ -33,25 +31,25 @@ def remember(experiment: Experiment, learner: ContinualLearner, data: Data, task
     args = learner.args
     if not args.replay or task_idx == 0:
         return torch.empty(0, dtype=torch.int64)
+    counts = replayed(args, data, task_idx)
     if args.replay_selection == "herding":
-        memory = _herding(experiment, learner, data, task_idx)
+        memory = _herding(experiment, learner, data, counts)
     else:
-        memory = select_replay(
-            data.split, data.train.targets, task_idx, *replay_limits(args), args.replay_selection, args.seed
-        )
+        memory = select_replay(data.split, data.train.targets, counts, args.replay_selection, args.seed)
     content = {"selection": args.replay_selection, "tasks": [[g.tolist() for g in groups] for groups in memory]}
-    write_json(experiment.task_folder(task_idx) / "replay.json", content)
+    experiment.task_folder(task_idx)
+    write_json(experiment.replay(task_idx), content)
     return flatten(memory)
 
 
-def _herding(experiment: Experiment, learner: ContinualLearner, data: Data, task_idx: int) -> Memory:
+def _herding(experiment: Experiment, learner: ContinualLearner, data: Data, counts: Counts) -> Memory:
     """Older tasks keep the first of what they kept; the images of the task before are ranked by its own features."""
-    counts = replayed(learner.args, data, task_idx)
-    groups = groups_of(data.split, data.train.targets, task_idx - 1)
+    last = len(counts) - 1  # the task that was just learned
+    groups = groups_of(data.split, data.train.targets, last)
     newest = [_rank(learner, data, group, count) for group, count in zip(groups, counts[-1], strict=True)]
     memory: Memory = []
-    if task_idx > 1:
-        kept = read_json(experiment.folder / f"task{task_idx - 1}" / "replay.json")["tasks"]
+    if last > 0:
+        kept = read_json(experiment.replay(last))["tasks"]
         memory = [
             [torch.tensor(group[:count], dtype=torch.int64) for group, count in zip(task, numbers, strict=True)]
             for task, numbers in zip(kept, counts, strict=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kaizen.args import Args, UsageError
+from kaizen.args import Args, UsageError, shorten
 from kaizen.cli import classifier_distiller, feature_distiller, gpu_indices, image_size, probes_momentum
 from kaizen.data.checks import check_classes, used_domains
 from kaizen.data.datasets import DatasetInfo, dataset_info
@@ -46,10 +46,21 @@ class Data:
 
 
 def open_data(args: Args) -> Data:
-    """Open the data set and split it into tasks.
+    """Open the data of a training.
 
     Raises:
         UsageError: the data are missing or unfit for these flags.
+    """
+    data = load_data(args)
+    _check_batches(args, data)
+    return data
+
+
+def load_data(args: Args) -> Data:
+    """Open the data set and split it into tasks, for whatever use.
+
+    Raises:
+        UsageError: the data are missing, or leave a task without images.
     """
     info = dataset_info(args.dataset)
     train, test = info.open(args)
@@ -60,7 +71,7 @@ def open_data(args: Args) -> Data:
     if args.semi_supervised is not None:
         visible = visible_labels(train.targets, split.train, args.semi_supervised, args.seed)
     data = Data(info, train, test, num_classes, split, visible)
-    _check_sizes(args, data)
+    _check_tasks(args, data)
     return data
 
 
@@ -107,11 +118,16 @@ def num_replayed(args: Args, data: Data, task_idx: int) -> int:
 
 def probe_indices(args: Args, data: Data, task_idx: int) -> Tensor:
     """The labelled training images that probes learn from and k nearest neighbours vote with in task `task_idx`."""
+    return labelled_images(data, args.online_evaluation_training_data_source, task_idx)
+
+
+def labelled_images(data: Data, source: str, task_idx: int) -> Tensor:
+    """The labelled training images of "all_tasks", "seen_tasks" or the "current_task", seen from task `task_idx`."""
     first, last = {
         "all_tasks": (0, len(data.split)),
         "seen_tasks": (0, task_idx + 1),
         "current_task": (task_idx, task_idx + 1),
-    }[args.online_evaluation_training_data_source]
+    }[source]
     indices = torch.cat(data.split.train[first:last])
     return indices[data.train.targets[indices] >= 0]
 
@@ -171,14 +187,14 @@ def _describe_task(args: Args, data: Data | None, task: int) -> list[str]:
     kind = "domain" if args.split_strategy == "domain" else "classes"
     if data is None:
         if name := _name_without_data(args, task):
-            lines.append(f"  {kind:<13}{_shorten(name)}")
+            lines.append(f"  {kind:<13}{shorten(name)}")
         return [*lines, f"  epochs       {args.max_epochs} in batches of {args.batch_size}"]
     images = len(data.split.train[task])
     labels = int((data.visible_targets[data.split.train[task]] >= 0).sum())
     replay = num_replayed(args, data, task)
     steps = max(full_batches(images, args.batch_size), full_batches(replay, args.replay_batch_size))
     lines += [
-        f"  {kind:<13}{_shorten(data.task_names[task])}",
+        f"  {kind:<13}{shorten(data.task_names[task])}",
         f"  images       {images} to train, {len(data.split.test[task])} to test, {replay} replayed",
     ]
     if labels < images:
@@ -198,26 +214,31 @@ def _name_without_data(args: Args, task: int) -> str | None:
     return ", ".join(order[place] for place in places[task])
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) < 90 else f"{text[:87]}..."
+def _smallest_task(data: Data) -> tuple[int, int]:
+    """The task with the fewest training images, and how many it has."""
+    sizes = list(map(len, data.split.train))
+    return sizes.index(min(sizes)), min(sizes)
 
 
-def _check_sizes(args: Args, data: Data) -> None:
-    smallest = min(range(len(data.split)), key=lambda i: len(data.split.train[i]))
-    images = len(data.split.train[smallest])
+def _check_tasks(args: Args, data: Data) -> None:
+    smallest, images = _smallest_task(data)
     if images < 2:
         raise UsageError(
             f"--num_tasks {args.num_tasks}: leaves {images} training images to task {smallest}; use fewer tasks"
         )
-    if args.batch_size > images:
-        raise UsageError(
-            f"--batch_size {args.batch_size}: task {smallest} has only {images} training images; use at most {images}"
-        )
     empty = [i for i, indices in enumerate(data.split.test) if len(indices) == 0]
     if empty and not args.no_labels:
         raise UsageError(
-            f"--data_dir {args.data_dir}: no test images for task {empty[0]} ({_shorten(data.task_names[empty[0]])}); "
+            f"--data_dir {args.data_dir}: no test images for task {empty[0]} ({shorten(data.task_names[empty[0]])}); "
             "every task needs some"
+        )
+
+
+def _check_batches(args: Args, data: Data) -> None:
+    smallest, images = _smallest_task(data)
+    if args.batch_size > images:
+        raise UsageError(
+            f"--batch_size {args.batch_size}: task {smallest} has only {images} training images; use at most {images}"
         )
     for task in range(max(1, args.task_idx), args.num_tasks if args.replay else 0):
         if num_replayed(args, data, task) == 0:

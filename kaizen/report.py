@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kaizen import plots
-from kaizen.args import UsageError
+from kaizen.args import UsageError, shorten
 from kaizen.files import atomic_path, atomic_write_text, read_json, write_json
 from kaizen.metrics import METRICS, check_row, summarize
 
@@ -121,7 +121,7 @@ def show_one(head: str, row: list[float], over_images: float, task_names: list[s
 
     table = _table(f"{head}: accuracy", "on", "")
     for task, (name, value) in enumerate(zip(task_names, row, strict=True)):
-        table.add_row(escape(f"task {task}: {name if len(name) < 50 else f'{name[:47]}...'}"), _cell(value))
+        table.add_row(escape(f"task {task}: {shorten(name, 50)}"), _cell(value))
     table.add_row("mean over tasks", _cell(fmean(row)))
     table.add_row("over all test images", _cell(over_images))
     Console().print(table)

@@ -32,7 +32,7 @@ from kaizen.cli import (
 )
 from kaizen.data.datasets import dataset_info
 from kaizen.data.images import RandomCrop
-from kaizen.data.loaders import Batch, evaluation_loader, training_loader
+from kaizen.data.loaders import EVALUATION_BATCH, Batch, evaluation_loader, training_loader
 from kaizen.data.views import EvalTransform, ViewOptions, Views, ViewTransform
 from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
 from kaizen.embedding import draw_embedding, method_at_hand
@@ -40,7 +40,7 @@ from kaizen.experiment import Experiment
 from kaizen.knn import knn_accuracy_by_task
 from kaizen.learner import ContinualLearner
 from kaizen.loggers import build_loggers, log_results
-from kaizen.memory import EVALUATION_BATCH, remember
+from kaizen.memory import remember
 from kaizen.methods import build_method
 from kaizen.models.encoders import build_encoder
 from kaizen.models.heads import mlp

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kaizen.args import Args, UsageError, nearest
+from kaizen.args import Args, UsageError, nearest, words
 from kaizen.data.datasets import dataset_info
 from kaizen.data.tasks import class_order
 
@@ -26,7 +26,7 @@ def task_count(args: Args) -> int:
     sizes = args.classes_per_task
     if sizes and given and args.num_tasks != len(sizes):
         raise UsageError(
-            f"--num_tasks {args.num_tasks}: --classes_per_task {_words(sizes)} makes {len(sizes)} tasks; "
+            f"--num_tasks {args.num_tasks}: --classes_per_task {words(sizes)} makes {len(sizes)} tasks; "
             "leave one of the two out"
         )
     return len(sizes) if sizes else args.num_tasks
@@ -52,9 +52,9 @@ def check_data(args: Args) -> None:
     """Raises UsageError where flags of the data set and the split do not go together."""
     info = dataset_info(args.dataset)
     for name in ("classes_per_task", "class_order"):
-        if (words := getattr(args, name)) and args.split_strategy != "class":
+        if (given := getattr(args, name)) and args.split_strategy != "class":
             raise UsageError(
-                f"--{name} {_words(words)}: only a class split has it, not --split_strategy {args.split_strategy}; "
+                f"--{name} {words(given)}: only a class split has it, not --split_strategy {args.split_strategy}; "
                 "leave one of the two out"
             )
     if args.no_labels:
@@ -79,7 +79,7 @@ def check_classes(args: Args, num_classes: int, names: Sequence[str] | None = No
     sizes = args.classes_per_task
     if sizes and sum(sizes) != num_classes:
         raise UsageError(
-            f"--classes_per_task {_words(sizes)}: sum to {sum(sizes)}, not to the {num_classes} classes of "
+            f"--classes_per_task {words(sizes)}: sum to {sum(sizes)}, not to the {num_classes} classes of "
             f"{args.dataset}; give sizes that do"
         )
     if not sizes and num_classes % args.num_tasks:
@@ -88,14 +88,14 @@ def check_classes(args: Args, num_classes: int, names: Sequence[str] | None = No
             f"--num_tasks {args.num_tasks}: does not divide the {num_classes} classes of {args.dataset}; "
             f"use one of {', '.join(map(str, fits))}{_unequal(num_classes, args.num_tasks)}"
         )
-    if (words := args.class_order) is None:
+    if (order := args.class_order) is None:
         return
-    if names is None and all(word.isdecimal() for word in words):
+    if names is None and all(word.isdecimal() for word in order):
         names = [str(number) for number in range(num_classes)]
     if names is not None:
-        class_order(words, names)
-    elif len(words) != num_classes:
-        raise UsageError(f"--class_order: names {len(words)} of the {num_classes} classes; give each class once")
+        class_order(order, names)
+    elif len(order) != num_classes:
+        raise UsageError(f"--class_order: names {len(order)} of the {num_classes} classes; give each class once")
 
 
 def _check_no_labels(args: Args) -> None:
@@ -121,8 +121,4 @@ def _unequal(num_classes: int, num_tasks: int) -> str:
         return ""
     part, rest = divmod(num_classes, num_tasks)
     sizes = [part + 1] * rest + [part] * (num_tasks - rest)
-    return f", or give --classes_per_task {_words(sizes if num_tasks <= 10 else [*sizes[:2], '...'])}"
-
-
-def _words(values: Sequence[object]) -> str:
-    return " ".join(map(str, values))
+    return f", or give --classes_per_task {words(sizes if num_tasks <= 10 else [*sizes[:2], '...'])}"

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kaizen.data.images import CentreCrop, Crops, Images, ImageSet, RandomCrop
 
+EVALUATION_BATCH = 256  # images at once where nothing is trained
 Batch = tuple[Images, Tensor, Tensor]  # images, targets (B,), indices (B,) into the image set
 
 

@@ -72,23 +72,16 @@ def replay_counts(
     return [[min(int(proportion * size), share // len(groups)) for size in groups] for groups in sizes]
 
 
-def select_replay(
-    split: TaskSplit,
-    targets: Tensor,
-    task_idx: int,
-    proportion: float = 1.0,
-    memory_size: int | None = None,
-    selection: str = "first",
-    seed: int = 0,
-) -> Memory:
-    """The images of tasks 0..task_idx-1 that task `task_idx` replays, by a selection that needs no features.
+def select_replay(split: TaskSplit, targets: Tensor, counts: Counts, selection: str = "first", seed: int = 0) -> Memory:
+    """The images of past tasks that are replayed, by a selection that needs no features.
 
     Args:
-        split, targets, task_idx, proportion, memory_size: as for `replay_counts`.
+        split: the tasks.
+        targets: labels of the training images, (N,).
+        counts: how many of each group, from `replay_counts`.
         selection: a key of RANKINGS.
         seed: seed of a random ranking, which is drawn for each group on its own.
     """
-    counts = replay_counts(split, targets, task_idx, proportion, memory_size, selection)
     memory: Memory = []
     for task, numbers in enumerate(counts):
         ranked = [

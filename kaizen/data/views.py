@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from kaizen.data import augment
+from kaizen.data import augment, filters
 from kaizen.data.augment import Planes
 from kaizen.data.images import Images
 
@@ -86,7 +86,7 @@ class ViewTransform(nn.Module):
         """Crop, resize and flip: uint8 (B, 3, H, W) to levels 0..255 in float (B, 3, size, size)."""
         options = self.options
         box = random_boxes(images, (options.min_scale, options.max_scale))
-        return augment.resized_crop(images, *box, random_mask(images, options.hflip_prob), options.size)
+        return filters.resized_crop(images, *box, random_mask(images, options.hflip_prob), options.size)
 
     @torch.no_grad()
     def colour(self, images: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class ViewTransform(nn.Module):
 
     def _blur(self, planes: Planes) -> Planes:
         images = augment.join(planes, self.options.size)
-        return augment.split(augment.gaussian_blur(images, random_uniform(images, *BLUR_SIGMAS)))
+        return augment.split(filters.gaussian_blur(images, random_uniform(images, *BLUR_SIGMAS)))
 
 
 class Views(nn.Module):
@@ -126,10 +126,12 @@ class Views(nn.Module):
     def forward(self, images: Images) -> list[Tensor]:
         """Turn uint8 images (B, 3, H, W) into as many views (B, 3, size, size) as there are options.
 
-        Of images cropped while they were read, each view gets its own crop.
+        Of images cropped while they were read, each view gets its own crop. The views lie in memory as the networks
+        want them, in channels_last.
         """
         each = [images] * len(self.transforms) if isinstance(images, Tensor) else [[crop] for crop in images]
-        return [transform(part) for transform, part in zip(self.transforms, each, strict=True)]
+        views = [transform(part) for transform, part in zip(self.transforms, each, strict=True)]
+        return [view.contiguous(memory_format=torch.channels_last) for view in views]
 
 
 class EvalTransform(nn.Module):
@@ -147,7 +149,7 @@ class EvalTransform(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Turn uint8 images (B, 3, H, W) into normalised float images (B, 3, size, size)."""
-        planes = augment.split(augment.resized_center_crop(images, self.size))
+        planes = augment.split(filters.resized_center_crop(images, self.size))
         return augment.join(augment.normalize(planes, self.mean, self.std), self.size)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 
-from kaizen.data import augment
+from kaizen.data import augment, filters
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def test_resized_crop_is_pils(height: int, width: int, size: int, resize: Callab
         image = resize(vision.crop(image, top, left, height, width), size)
         return vision.hflip(image) if flip else image
 
-    ours = augment.resized_crop(images, top, left, heights, widths, flip, size)
+    ours = filters.resized_crop(images, top, left, heights, widths, flip, size)
     assert torch.equal(ours, ours.round().clamp(0, 255))
     assert mean_difference(ours, with_pil(images, crop, top, left, heights, widths, flip)) < 0.002
 
@@ -94,7 +94,7 @@ def test_resized_crop_of_everything_is_the_image_or_its_mirror() -> None:
     images = random_images(4)
     start, length = torch.zeros(4, dtype=torch.long), torch.full((4,), 32)
     flip = torch.tensor([False, True, False, True])
-    cropped = augment.resized_crop(images, start, start, length, length, flip, 32)
+    cropped = filters.resized_crop(images, start, start, length, length, flip, 32)
     assert torch.equal(cropped[::2], images[::2].float())
     assert torch.equal(cropped[1::2], images[1::2].flip(3).float())
 
@@ -108,12 +108,12 @@ def test_resized_center_crop_is_pils(height: int, width: int, size: int) -> None
         return vision.center_crop(vision.resize(image, [size], InterpolationMode.BICUBIC), [size, size])
 
     images = random_images(20, height, width)
-    assert mean_difference(augment.resized_center_crop(images, size), with_pil(images, crop)) < 0.002
+    assert mean_difference(filters.resized_center_crop(images, size), with_pil(images, crop)) < 0.002
 
 
 def test_resized_center_crop_leaves_images_of_the_right_size_alone() -> None:
     images = random_images(4)
-    assert torch.equal(augment.resized_center_crop(images, 32), images.float())
+    assert torch.equal(filters.resized_center_crop(images, 32), images.float())
 
 
 @pytest.mark.parametrize("name", ["adjust_brightness", "adjust_contrast", "adjust_saturation"])
@@ -197,12 +197,12 @@ def test_gaussian_blur_is_pils(size: tuple[int, int]) -> None:
     images = random_images(100, *size)
     sigma = torch.linspace(0.1, 2.4, 100)
     theirs = with_pil(images, lambda image, radius: image.filter(ImageFilter.GaussianBlur(radius)), sigma)
-    assert mean_difference(augment.gaussian_blur(images.float(), sigma), theirs) < 0.002
+    assert mean_difference(filters.gaussian_blur(images.float(), sigma), theirs) < 0.002
 
 
 def test_gaussian_blur_of_sigma_zero_is_the_identity() -> None:
     images = random_images(4).float()
-    assert torch.equal(augment.gaussian_blur(images, torch.zeros(4)), images)
+    assert torch.equal(filters.gaussian_blur(images, torch.zeros(4)), images)
 
 
 def test_normalize_is_torchvisions() -> None:
@@ -225,8 +225,8 @@ def test_autocast_does_not_coarsen_products() -> None:
     start, length = torch.zeros(8, dtype=torch.long), torch.full((8,), 20)
 
     def augmented() -> Tensor:
-        cropped = augment.resized_crop(images, start, start, length, length, torch.zeros(8).bool(), 32)
-        return augment.gaussian_blur(cropped, torch.ones(8))
+        cropped = filters.resized_crop(images, start, start, length, length, torch.zeros(8).bool(), 32)
+        return filters.gaussian_blur(cropped, torch.ones(8))
 
     expected = augmented()
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kaizen.data.replay import RANKINGS, flatten, herd, replay_counts, select_replay
+from kaizen.data.replay import RANKINGS, Memory, flatten, herd, replay_counts, select_replay
 from kaizen.data.tasks import TaskSplit, make_split, split_domains
 
 TARGETS = torch.tensor([0] * 10 + [1] * 20 + [2] * 30 + [3] * 40)
@@ -18,8 +18,15 @@ def split_of(strategy: str = "class", num_tasks: int = 2) -> TaskSplit:
     return make_split(strategy, TARGETS, TARGETS, num_classes=4, num_tasks=num_tasks, seed=0)
 
 
+def memory_of(
+    split: TaskSplit, targets: torch.Tensor, task: int, selection: str = "first", seed: int = 0, **limits: Any
+) -> Memory:
+    counts = replay_counts(split, targets, task, selection=selection, **limits)
+    return select_replay(split, targets, counts, selection, seed)
+
+
 def replay(*args: Any, **options: Any) -> torch.Tensor:
-    return flatten(select_replay(*args, **options))
+    return flatten(memory_of(*args, **options))
 
 
 def counts(indices: torch.Tensor) -> list[int]:
@@ -116,7 +123,7 @@ def test_what_does_not_divide_goes_to_the_first_classes() -> None:
 def test_a_shrinking_memory_keeps_a_part_of_what_it_had(selection: str) -> None:
     split = split_of(num_tasks=4)
     before, after = (
-        select_replay(split, TARGETS, t, memory_size=9, selection=selection, seed=3)[0][0].tolist() for t in (1, 3)
+        memory_of(split, TARGETS, t, memory_size=9, selection=selection, seed=3)[0][0].tolist() for t in (1, 3)
     )
     assert len(before) == 9 and len(after) == 3 and before[:3] == after
 

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from kaizen.data.replay import flatten, select_replay
+from kaizen.data.replay import flatten, replay_counts, select_replay
 from kaizen.data.tasks import TaskSplit, indices_of_classes, make_split
 
 from .golden import cases, records, sha256
@@ -32,13 +32,10 @@ def test_replay(case: str) -> None:
     wanted, expected = NAME.fullmatch(case), CASES[case]
     assert wanted is not None
 
-    memory = select_replay(
-        recorded_split(wanted["strategy"]),
-        torch.tensor(RECORDS["labels"]),
-        int(wanted["last"]) + 1,
-        float(wanted["proportion"]),
-        None if wanted["size"] == "None" else int(wanted["size"]),
-    )
+    split, labels = recorded_split(wanted["strategy"]), torch.tensor(RECORDS["labels"])
+    size = None if wanted["size"] == "None" else int(wanted["size"])
+    counts = replay_counts(split, labels, int(wanted["last"]) + 1, float(wanted["proportion"]), size)
+    memory = select_replay(split, labels, counts)
 
     found = flatten(memory)
     assert len(found) == expected["n"]
