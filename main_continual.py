@@ -40,8 +40,8 @@ def run(argv: list[str]) -> int:
     """Check everything, then train what is not trained yet."""
     from kaizen.cli import check_devices, flags_of, read_args, unused_flags
     from kaizen.loggers import check_wandb
+    from kaizen.notices import notices
     from kaizen.plan import open_data
-    from kaizen.task import notices
 
     args = read_args(argv)
     folder = experiment_folder(args.base_experiment_dir, args.experiment_dir, args.name)
@@ -91,9 +91,6 @@ def tolerated() -> Iterator[None]:
 
 def check_start(args: Args, folder: Path | None, num_classes: int) -> None:
     """Raises UsageError where the weights to start from are missing or do not fit."""
-    from kaizen.checkpoint import OPTIONAL, load_task, restore
-    from kaizen.task import build_learner
-
     ready = args.task_idx == 0 if folder is None else Experiment(folder, {}).can_start(args.task_idx)
     if args.task_idx > 1 and not ready:
         raise UsageError(
@@ -101,6 +98,9 @@ def check_start(args: Args, folder: Path | None, num_classes: int) -> None:
             "or in an --experiment_dir in which the tasks before are done"
         )
     if args.pretrained_model:
+        from kaizen.checkpoint import OPTIONAL, load_task, restore
+        from kaizen.task import build_learner
+
         path = Path(args.pretrained_model)
         checkpoint = load_task(path, "--pretrained_model")
         restore(build_learner(args, num_classes, args.task_idx), checkpoint, path, "--pretrained_model", OPTIONAL)

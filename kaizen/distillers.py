@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from lightly.loss import BarlowTwinsLoss, NegativeCosineSimilarity
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -95,6 +94,8 @@ class Predictive(Distiller):
 
     def compare_view(self, z: Tensor, q: Tensor) -> Tensor:
         """Mean over the batch."""
+        from lightly.loss import NegativeCosineSimilarity  # here: reading flags needs no loss, see kaizen.methods
+
         return 2 + 2 * NegativeCosineSimilarity()(z, q)
 
 
@@ -129,6 +130,8 @@ class Decorrelative(Distiller):
         barlow_lamb: Annotated[float, "weight of the off-diagonal part", NOT_NEGATIVE] = 5e-3,
         scale_loss: Annotated[float, "factor of the Barlow Twins loss", NOT_NEGATIVE] = 0.1,
     ) -> None:
+        from lightly.loss import BarlowTwinsLoss
+
         super().__init__(dim, lamb=lamb, proj_hidden_dim=proj_hidden_dim, no_predictor=no_predictor)
         self.criterion, self.scale_loss = BarlowTwinsLoss(barlow_lamb), scale_loss
 

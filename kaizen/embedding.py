@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from kaizen import plots
 from kaizen.data.loaders import Batch
 from kaizen.features import extract_features
 from kaizen.learner import ContinualLearner
+from kaizen.notices import method_at_hand
 from kaizen.plan import Data
 from kaizen.report import save_figure
 
@@ -39,11 +39,6 @@ def draw_embedding(learner: ContinualLearner, data: Data, test: DataLoader[Batch
     figure = plots.embedding(points.numpy(), found.targets[rows].tolist(), data.test.class_names, seen, title)
     (folder / "plots").mkdir(exist_ok=True)
     save_figure(figure, folder / "plots" / f"embedding_task{task_idx}.png")
-
-
-def method_at_hand() -> str:
-    """UMAP where umap-learn is installed, else t-SNE."""
-    return "UMAP" if importlib.util.find_spec("umap") is not None else "t-SNE"
 
 
 def embed(feats: Tensor, seed: int) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from lightly.utils.benchmarking import knn_predict
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -28,6 +27,8 @@ def knn_correct(bank: Features, test: Features, num_classes: int, k: int) -> Ten
     Returns:
         One bool per test image, in the order of the image set.
     """
+    from lightly.utils.benchmarking import knn_predict
+
     labelled = bank.targets >= 0
     voters, labels = F.normalize(bank.feats[labelled], dim=1), bank.targets[labelled]
     correct = []

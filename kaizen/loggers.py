@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
-
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from typing import TYPE_CHECKING, Any
 
 from kaizen.args import Args, UsageError
 from kaizen.cli import flags_of
 
+if TYPE_CHECKING:
+    from pytorch_lightning.loggers import Logger
+
 
 def build_loggers(args: Args, folder: Path, group: str, task_idx: int) -> list[Logger]:
     """The loggers of one task: `metrics.csv` in its folder, and one WandB run in the experiment's group."""
+    from pytorch_lightning.loggers import CSVLogger
+
     return [CSVLogger(folder, name="", version=""), *_wandb_run(args, folder, group, f"task{task_idx}", flags_of(args))]
 
 
@@ -33,6 +36,8 @@ def _wandb_run(args: Args, folder: Path, group: str, job: str, config: dict[str,
     """One run of a group, which is also named after its job; none without --wandb."""
     if not args.wandb:
         return []
+    from pytorch_lightning.loggers import WandbLogger
+
     run = WandbLogger(
         project=args.project,
         entity=args.entity,
@@ -48,6 +53,8 @@ def _wandb_run(args: Args, folder: Path, group: str, job: str, config: dict[str,
 
 def log_results(loggers: list[Logger], results: dict[str, Any], folder: Path) -> None:
     """To WandB: accuracies after this task, and once all tasks are through the matrix, the metrics and the plots."""
+    from pytorch_lightning.loggers import WandbLogger
+
     for logger in loggers:
         if not isinstance(logger, WandbLogger):
             continue
@@ -71,6 +78,8 @@ def log_results(loggers: list[Logger], results: dict[str, Any], folder: Path) ->
 
 def log_one(loggers: list[Logger], results: dict[str, dict[str, Any]]) -> None:
     """To WandB: the accuracies of one checkpoint, by head."""
+    from pytorch_lightning.loggers import WandbLogger
+
     for logger in loggers:
         assert isinstance(logger, WandbLogger)
         for head, found in results.items():

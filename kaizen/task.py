@@ -23,19 +23,17 @@ from kaizen.cli import (
     classifier_distiller,
     feature_distiller,
     gpu_index,
-    gpu_indices,
     image_size,
     per_view,
     probes_momentum,
     small_crop_size,
     uses_cuda,
 )
-from kaizen.data.datasets import dataset_info
 from kaizen.data.images import RandomCrop
 from kaizen.data.loaders import EVALUATION_BATCH, Batch, evaluation_loader, training_loader
 from kaizen.data.views import EvalTransform, ViewOptions, Views, ViewTransform
 from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
-from kaizen.embedding import draw_embedding, method_at_hand
+from kaizen.embedding import draw_embedding
 from kaizen.experiment import Experiment
 from kaizen.knn import knn_accuracy_by_task
 from kaizen.learner import ContinualLearner
@@ -247,33 +245,6 @@ def judge(
             learner.device,
         )
     return accuracy
-
-
-def notices(args: Args) -> list[str]:
-    """What a user should know before training starts."""
-    lines = []
-    cuda = uses_cuda(args)
-    if args.gpus is not None and len(gpu_indices(args)) == 1 and not torch.cuda.is_available():
-        lines.append(f"--gpus {args.gpus}: no CUDA here, training on the CPU")
-    if args.precision == "16" and not cuda:
-        lines.append("--precision 16: fp16 needs CUDA, training in fp32")
-    if args.dali:
-        lines.append(
-            "--dali: not needed; images are decoded in loader processes and views are made in batches on the device"
-        )
-    if args.online_evaluation and args.online_eval_batchnorm == "update":
-        lines.append(
-            "--online_eval_batchnorm update: probe images, also those of past tasks, enter the encoder's BatchNorm "
-            "statistics, as published; `frozen` keeps them out"
-        )
-    if args.auto_umap and method_at_hand() != "UMAP":
-        lines.append("--auto_umap: umap-learn is not installed, drawing t-SNE; pip install umap-learn for UMAP")
-    if args.split_strategy == "class" and dataset_info(args.dataset).unlabelled:
-        lines.append(
-            f"--split_strategy class: the unlabelled images of {args.dataset} belong to no class and are shared out "
-            "equally at random over the tasks"
-        )
-    return lines
 
 
 def main(argv: list[str]) -> int:

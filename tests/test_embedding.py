@@ -12,8 +12,8 @@ import torch
 from helpers import args_of, class_folders, command_line, run_experiment
 
 from kaizen import embedding, plots
-from kaizen.embedding import LARGEST, embed, method_at_hand, sample
-from kaizen.task import notices
+from kaizen.embedding import LARGEST, embed, sample
+from kaizen.notices import method_at_hand, notices
 
 
 def two_clouds() -> torch.Tensor:
@@ -71,7 +71,7 @@ def test_every_task_gets_its_picture(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("tiny")
 def test_what_is_drawn_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     args = args_of("--auto_umap")
-    monkeypatch.setattr("kaizen.task.method_at_hand", lambda: "t-SNE")
+    monkeypatch.setattr("kaizen.notices.method_at_hand", lambda: "t-SNE")
     assert any("--auto_umap: umap-learn is not installed" in line for line in notices(args))
-    monkeypatch.setattr("kaizen.task.method_at_hand", lambda: "UMAP")
+    monkeypatch.setattr("kaizen.notices.method_at_hand", lambda: "UMAP")
     assert not any("--auto_umap" in line for line in notices(args))

@@ -55,6 +55,7 @@ FLOORS: list[list[str]] = [
     ],
     [
         "kaizen.cli",
+        "kaizen.notices",
         "kaizen.plan",
         "kaizen.experiment",
         "kaizen.report",

@@ -17,7 +17,8 @@ from kaizen.cli import flags_of, read_args
 from kaizen.experiment import Experiment
 from kaizen.files import read_json
 from kaizen.methods import METHODS
-from kaizen.task import build_learner, notices, run_task
+from kaizen.notices import notices
+from kaizen.task import build_learner, run_task
 from main_continual import chain
 
 pytestmark = [pytest.mark.usefixtures("tiny", "no_plots"), pytest.mark.filterwarnings("ignore::UserWarning")]

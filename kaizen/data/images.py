@@ -14,8 +14,6 @@ import torch
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
-from torchvision.transforms import functional as vision
 
 from kaizen.args import DataMissing, UsageError
 
@@ -34,6 +32,9 @@ class RandomCrop:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """PIL image -> (3, size, size) uint8."""
+        from torchvision.transforms import InterpolationMode, RandomResizedCrop
+        from torchvision.transforms import functional as vision
+
         scale, ratio = [self.min_scale, self.max_scale], [3 / 4, 4 / 3]
         box = RandomResizedCrop.get_params(image, scale=scale, ratio=ratio)
         return _to_tensor(vision.resized_crop(image, *box, [self.size, self.size], InterpolationMode.BICUBIC))
@@ -47,6 +48,9 @@ class CentreCrop:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """PIL image -> (3, size, size) uint8."""
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms import functional as vision
+
         side = round(self.size * 256 / 224)
         image = vision.resize(image, [side], InterpolationMode.BICUBIC)
         return _to_tensor(vision.center_crop(image, [self.size, self.size]))

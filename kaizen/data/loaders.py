@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -117,6 +116,8 @@ def one_epoch(loaders: Mapping[str, DataLoader[Batch]]) -> Iterator[dict[str, Ba
 
     A loader that keeps its processes has one iterator for all who read from it; here they get processes of their own.
     """
+    from pytorch_lightning.utilities import CombinedLoader
+
     own = {
         name: _loader_of(loader.dataset, loader.sampler, loader.num_workers, keep_workers=False)
         for name, loader in loaders.items()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from lightly.loss import BarlowTwinsLoss
 from torch import Tensor, nn
 
 from kaizen.args import NOT_NEGATIVE
@@ -28,6 +27,8 @@ class BarlowTwins(SSLMethod):
         lamb: Annotated[float, "weight of the off-diagonal part", NOT_NEGATIVE] = 5e-3,
         scale_loss: Annotated[float, "factor of the whole loss", NOT_NEGATIVE] = 0.025,
     ) -> None:
+        from lightly.loss import BarlowTwinsLoss
+
         super().__init__(encoder, feature_dim)
         self.output_dim = output_dim
         self.projector = mlp([feature_dim, proj_hidden_dim, proj_hidden_dim, output_dim], batch_norm=True)

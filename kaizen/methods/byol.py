@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lightly.loss import NegativeCosineSimilarity
 from torch import Tensor, nn
 
 from kaizen.methods.base import BaseTau, FinalTau, Output, OutputDim, PredHidden, ProjHidden, SSLMethod
@@ -26,6 +25,8 @@ class BYOL(SSLMethod):
         base_tau_momentum: BaseTau = 0.99,
         final_tau_momentum: FinalTau = 1.0,
     ) -> None:
+        from lightly.loss import NegativeCosineSimilarity
+
         super().__init__(encoder, feature_dim)
         self.output_dim = output_dim
         self.projector = mlp([feature_dim, proj_hidden_dim, output_dim], batch_norm=True)

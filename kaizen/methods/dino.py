@@ -6,7 +6,6 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from lightly.loss import DINOLoss
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.parametrizations import weight_norm
@@ -47,6 +46,8 @@ class DINO(SSLMethod):
         base_tau_momentum: BaseTau = 0.99,
         final_tau_momentum: FinalTau = 1.0,
     ) -> None:
+        from lightly.loss import DINOLoss
+
         super().__init__(encoder, feature_dim)
         self.output_dim, self.clip_grad, self.freeze_last_layer = output_dim, clip_grad, freeze_last_layer
         widths = [feature_dim, proj_hidden_dim, proj_hidden_dim, output_dim]

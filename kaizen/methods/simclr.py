@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from lightly.loss import NTXentLoss
 from torch import Tensor, nn
 
 from kaizen.losses import crop_contrastive, supervised_contrastive
@@ -31,6 +30,8 @@ class SimCLR(SSLMethod):
         temperature: Temperature = 0.1,
         supervised: Annotated[bool, "images of one class attract as well (SupCon)"] = False,
     ) -> None:
+        from lightly.loss import NTXentLoss
+
         super().__init__(encoder, feature_dim)
         self.output_dim = output_dim
         self.projector = mlp([feature_dim, proj_hidden_dim, output_dim])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lightly.loss import NegativeCosineSimilarity
 from torch import Tensor, nn
 
 from kaizen.methods.base import Output, OutputDim, PredHidden, ProjHidden, SSLMethod
@@ -24,6 +23,8 @@ class SimSiam(SSLMethod):
         output_dim: OutputDim = 128,
         pred_hidden_dim: PredHidden = 512,
     ) -> None:
+        from lightly.loss import NegativeCosineSimilarity
+
         super().__init__(encoder, feature_dim)
         self.output_dim = output_dim
         hidden = mlp([feature_dim, proj_hidden_dim, proj_hidden_dim, output_dim], batch_norm=True)

@@ -7,7 +7,6 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from lightly.loss import SwaVLoss
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -43,6 +42,8 @@ class SwAV(SSLMethod):
         epoch_queue_starts: Annotated[int, "epoch of a task from which the queue is used", NOT_NEGATIVE] = 15,
         freeze_prototypes_epochs: Annotated[int, "first epochs of a task without new prototypes", NOT_NEGATIVE] = 1,
     ) -> None:
+        from lightly.loss import SwaVLoss
+
         super().__init__(encoder, feature_dim)
         self.output_dim = output_dim
         self.epoch_queue_starts, self.freeze_prototypes_epochs = epoch_queue_starts, freeze_prototypes_epochs

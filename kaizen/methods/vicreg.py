@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lightly.loss import VICRegLoss
 from torch import Tensor, nn
 
 from kaizen.methods.base import Output, OutputDim, ProjHidden, SSLMethod, Weight
@@ -26,6 +25,8 @@ class VICReg(SSLMethod):
         var_loss_weight: Weight = 25.0,
         cov_loss_weight: Weight = 1.0,
     ) -> None:
+        from lightly.loss import VICRegLoss
+
         super().__init__(encoder, feature_dim)
         self.output_dim = output_dim
         self.projector = mlp([feature_dim, proj_hidden_dim, proj_hidden_dim, output_dim], batch_norm=True)

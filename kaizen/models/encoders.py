@@ -6,16 +6,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from torch import nn
-from torchvision import models
 
 # Images up to this side get the 3x3 stem without max-pooling.
 SMALL_IMAGE = 64
 
 
-def _torchvision(
-    build: Callable[..., models.ResNet], size: int, stem_padding: int, width: float
-) -> tuple[nn.Module, int]:
-    encoder = build()
+def _torchvision(name: str, size: int, stem_padding: int) -> tuple[nn.Module, int]:
+    from torchvision.models import get_model
+
+    encoder = get_model(name)
     feature_dim = encoder.fc.in_features
     encoder.fc = nn.Identity()
     if size <= SMALL_IMAGE:
@@ -36,8 +35,8 @@ def _resnet9(size: int, stem_padding: int, width: float) -> tuple[nn.Module, int
 
 
 ENCODERS: dict[str, Callable[[int, int, float], tuple[nn.Module, int]]] = {
-    "resnet18": lambda size, padding, width: _torchvision(models.resnet18, size, padding, width),
-    "resnet50": lambda size, padding, width: _torchvision(models.resnet50, size, padding, width),
+    "resnet18": lambda size, padding, width: _torchvision("resnet18", size, padding),
+    "resnet50": lambda size, padding, width: _torchvision("resnet50", size, padding),
     "resnet9": _resnet9,
 }
 
