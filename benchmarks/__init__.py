@@ -1,0 +1,1 @@
+"""How fast Kaizen is, and where its time goes."""

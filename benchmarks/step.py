@@ -1,0 +1,162 @@
+"""How long is a training step, part by part, and how long beside one in the published code's order of work.
+
+    python benchmarks/step.py [--json] [--only small|resnet18|memory] [--quick]
+    python benchmarks/step.py --encoder resnet18 --method byol --task_idx 2
+
+Ratios are reference / ours, from medians; both sides take turns in one process. In `update` mode both do the same
+work. In `frozen` mode our probe sees one batch of images, whatever the task, while the reference still sees one for
+each task seen, as published: part of that ratio is work left out, not work done faster. `memory` and `bookkeeping`
+are shares: of the reference's peak memory, and of our step. An epoch is put together from steps and looks at test
+images, 10,000 images each. All images are random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.views import as_tasks_run
+
+if TYPE_CHECKING:
+    from benchmarks.measure import Found
+    from benchmarks.setting import Setting
+
+OWN = ("encoder", "method", "task_idx", "batch_size", "replay_batch_size", "size")
+MEMORY_STEPS = 3
+ALL = ("small", "resnet18", "memory")
+
+
+def main(argv: list[str]) -> int:
+    """Print tables, or with --json one object."""
+    options = read_options(argv)
+    with contextlib.redirect_stdout(sys.stderr):  # what training says
+        result = measure(options)
+    if options.json:
+        print(json.dumps(result))
+    else:
+        show(result)
+    return 0
+
+
+def read_options(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="a training step, by part, against the published order of work")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--only", choices=ALL, help="one part alone")
+    parser.add_argument("--quick", action="store_true", help="tiny batches: does it run?")
+    parser.add_argument("--repeats", type=int, default=7, help="steps of each side [7]")
+    parser.add_argument("--warmup", type=int, default=2, help="steps of each side that do not count [2]")
+    parser.add_argument("--threads", type=int, default=1, help="of torch [1]")
+    own = parser.add_argument_group("a step of your own, instead of the parts")
+    own.add_argument("--encoder", help="backbone")
+    own.add_argument("--method", help="self-supervised method; mocov2plus alone has a reference")
+    own.add_argument("--task_idx", type=int, help="task, from 0 to 4")
+    own.add_argument("--batch_size", type=int, help="task images per step")
+    own.add_argument("--replay_batch_size", type=int, help="replay images per step")
+    own.add_argument("--size", type=int, help="side of the views in pixels")
+    own.add_argument("--online_eval_batchnorm", choices=("frozen", "update"), help="show this mode of the probe alone")
+    return parser.parse_args(argv)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Ratios, and what they are made of."""
+    import torch
+
+    from benchmarks import measure as m
+
+    m.quieten()
+    torch.set_num_threads(options.threads)
+    ratios: dict[str, float] = {}
+    details: dict[str, Any] = {}
+    for name, setting in chosen_settings(options).items():
+        if name == "memory":
+            ratios |= memory(setting, details)
+            continue
+        found = m.compare(setting, options.warmup, options.repeats)
+        if options.online_eval_batchnorm:
+            found = {
+                side: value for side, value in found.items() if side in (options.online_eval_batchnorm, m.REFERENCE)
+            }
+        ratios |= m.ratios_of(name, found)
+        if name == "small":
+            ratios["bookkeeping"] = found["frozen"].bookkeeping
+        details[name] = {side: described(value) for side, value in found.items()}
+    return {"ratios": ratios, "details": details, "threads": options.threads, "repeats": options.repeats}
+
+
+def chosen_settings(options: argparse.Namespace) -> dict[str, Setting]:
+    """Which steps are measured, by the name of the part."""
+    from benchmarks.setting import Setting
+
+    given = {name: getattr(options, name) for name in OWN if getattr(options, name) is not None}
+    if given or options.online_eval_batchnorm:
+        return {"own": Setting(**given)}
+    large = Setting(encoder="resnet18", batch_size=32, replay_batch_size=8)
+    small = Setting()
+    if options.quick:
+        small = Setting(batch_size=8, replay_batch_size=4, size=16)
+        large = Setting(encoder="resnet18", batch_size=4, replay_batch_size=2, size=8)
+    settings = {"small": small, "resnet18": large, "memory": large}
+    return {name: setting for name, setting in settings.items() if options.only in (None, name)}
+
+
+def memory(setting: Setting, details: dict[str, Any]) -> dict[str, float]:
+    """Peak memory as a share of the reference's, each side in a process of its own."""
+    from benchmarks import measure as m
+
+    peaks = {side: m.peak_of(m.in_mode(setting, side), side, MEMORY_STEPS) for side in (*m.MODES, m.REFERENCE)}
+    details["memory"] = {side: {"peak_bytes": peak} for side, peak in peaks.items()}
+    return {
+        "memory_resnet18": peaks["update"] / peaks[m.REFERENCE],
+        "memory_resnet18_frozen": peaks["frozen"] / peaks[m.REFERENCE],
+    }
+
+
+def described(found: Found) -> dict[str, Any]:
+    """For JSON: seconds of a step, of its parts, of a look at a batch of test images and of an epoch."""
+    return {
+        **asdict(found.step),
+        "validation_seconds": found.validation.seconds,
+        "epoch_seconds": found.epoch,
+        "bookkeeping": found.bookkeeping,
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    """Tables for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for name, sides in result["details"].items():
+        table = Table("milliseconds" if name != "memory" else "MB", *sides, title=name)
+        for label, values in rows(name, sides).items():
+            table.add_row(label, *(f"{value:.1f}" for value in values))
+        console.print(table)
+    table = Table("ratio", "value", title="ratios")
+    for name, value in result["ratios"].items():
+        table.add_row(name, f"{value:.3f}")
+    console.print(table)
+
+
+def rows(name: str, sides: dict[str, Any]) -> dict[str, list[float]]:
+    """Label -> one value for each side."""
+    if name == "memory":
+        return {"peak": [side["peak_bytes"] / 1e6 for side in sides.values()]}
+    labels = dict.fromkeys(part for side in sides.values() for part in side["parts"])
+    table = {part: [1e3 * side["parts"].get(part, 0.0) for side in sides.values()] for part in labels}
+    for label, key in (("step", "seconds"), ("step, CPU", "cpu_seconds"), ("epoch", "epoch_seconds")):
+        table[label] = [1e3 * side[key] for side in sides.values()]
+    return table
+
+
+if __name__ == "__main__":
+    as_tasks_run()
+    sys.exit(main(sys.argv[1:]))
