@@ -36,6 +36,7 @@ class Product(pl.Callback):
         self._turn, self._ready = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._fit, daemon=True)
         self._lap: Lap | None = None
+        self._closed = False
         self._error: BaseException | None = None
 
     def step(self) -> Lap:
@@ -60,7 +61,8 @@ class Product(pl.Callback):
         return lap
 
     def close(self) -> None:
-        """Let the trainer finish, after the last step of the task."""
+        """Let the trainer finish its task without waiting any more."""
+        self._closed = True
         self._turn.release()
         self._thread.join()
         if self._error is not None:
@@ -70,6 +72,8 @@ class Product(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Hand over the lap and wait. Lightning calls this before the learner's own hook, which falls into the next."""
+        if self._closed:
+            return
         self._lap = self.clock.lap()
         self._ready.release()
         self._turn.acquire()

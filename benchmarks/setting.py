@@ -19,7 +19,6 @@ from kaizen.task import build_learner
 
 CLASSES = 10
 TEST_IMAGES_PER_CLASS = 25
-REPLAY_BATCHES = 4  # in the replay memory
 SIDE = 32  # of the stored images, in pixels
 # Heads and queue by encoder: as in the published scripts, narrower for the small network.
 WIDE = {"proj_hidden_dim": 2048, "output_dim": 256, "queue_size": 65536}
@@ -99,9 +98,9 @@ class Setting:
         return Data(dataset_info("cifar10"), train, test, CLASSES, split, train.targets)
 
     def replay(self, data: Data) -> Tensor:
-        """Indices of the images that are replayed; none in the first task."""
+        """Indices of the images that are replayed, one batch that is cycled; none in the first task."""
         past = torch.cat([torch.empty(0, dtype=torch.int64), *data.split.train[: self.task_idx]])
-        return past[: self.replay_batch_size * REPLAY_BATCHES]
+        return past[: self.replay_batch_size]
 
     def learner(self) -> ContinualLearner:
         """The product's learner with fresh weights, and from the second task on with a teacher."""

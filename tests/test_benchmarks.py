@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.clock import Clock, Lap, typical
+from benchmarks.product import Product
+from benchmarks.reference import Reference
+from benchmarks.setting import Setting
+from kaizen.data.loaders import Batch
+from kaizen.learner import ContinualLearner, join
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = Setting(batch_size=8, replay_batch_size=4, size=16, batchnorm="update")
+QUICK = ("--json", "--quick", "--repeats", "1", "--warmup", "1")
+
+
+class Fixed(nn.Module):
+    """The same views, whatever the images."""
+
+    def __init__(self, views: Any) -> None:
+        super().__init__()
+        self.views = views
+
+    def forward(self, images: Tensor) -> Any:
+        return self.views
+
+
+def run(script: str, *flags: str) -> dict[str, Any]:
+    command = [sys.executable, f"benchmarks/{script}.py", *QUICK, *flags]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)  # nothing else is printed
+
+
+def on_fixed_views(reference: Reference, learner: ContinualLearner) -> tuple[dict[str, Batch], list[Tensor], Tensor]:
+    """A batch for the product, and the views that both sides make of it."""
+    views, targets = reference.read(reference.chosen(), reference.transforms)
+    views = [view.double() for view in views]
+    (probe,), probe_targets = reference.read(reference.probed(), [reference.probe_transform])
+    probe = probe.double()
+    learner.views, learner.probe_view = Fixed(views), Fixed(probe)
+    nothing = torch.zeros(len(targets), 3, 1, 1, dtype=torch.uint8)
+    batch: dict[str, Batch] = {
+        "task": (nothing, targets, torch.arange(len(targets))),
+        "online": (nothing, probe_targets, torch.arange(len(probe_targets))),
+    }
+    return batch, views, probe
+
+
+def test_both_sides_have_the_same_loss_and_gradients() -> None:
+    data = TINY.data(2)
+    reference, learner = Reference(TINY, data), TINY.learner()
+    learner.double()  # exact enough to compare what went through different orders of summation
+    reference.model.double()
+    batch, views, probe = on_fixed_views(reference, learner)
+    ours = learner.training_step(batch, 0)["loss"]
+    theirs, _ = reference.loss(views, join(batch)[1], (probe, batch["online"][1]))
+    torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
+
+    ours.backward()
+    theirs.backward()
+    pairs = list(zip(learner.method.encoder.parameters(), reference.method.encoder.parameters(), strict=True))
+    assert pairs
+    for mine, other in pairs:
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_both_sides_take_the_same_step() -> None:
+    """From the same gradients: LARS, weight decay and momentum average."""
+    reference, learner = Reference(TINY, TINY.data(2)), TINY.learner()
+    optimizer = learner.configure_optimizers()["optimizer"]
+    for group, other in zip(optimizer.param_groups, reference.optimizer.param_groups, strict=True):
+        other["lr"] = group["lr"]
+        for mine, its in zip(group["params"], other["params"], strict=True):
+            mine.grad = torch.full_like(mine, 0.01)
+            its.grad = mine.grad.clone()
+    optimizer.step()
+    learner.method.update_momentum(0.99)
+    reference.lars()
+    reference.optimizer.step()
+    reference.average(0.99)
+    theirs = reference.model.state_dict()
+    for name, value in learner.state_dict().items():
+        torch.testing.assert_close(theirs[name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_the_product_takes_the_steps_it_is_asked_for() -> None:
+    side = Product(TINY, TINY.data(2))
+    laps = [side.step(), side.step()]
+    assert side.learner.trainer.global_step == 2
+    side.close()
+    assert {"views", "student", "momentum", "frozen", "probe", "backward", "optimizer", "logging"} <= set(laps[1].parts)
+    assert sum(laps[1].parts.values()) == pytest.approx(laps[1].seconds)
+
+
+def test_what_fails_in_the_trainer_reaches_the_caller() -> None:
+    side = Product(TINY, TINY.data(1))
+    side.learner.views = nn.Module()  # has no forward
+    with pytest.raises(NotImplementedError):
+        side.step()
+
+
+def test_the_reference_reads_as_many_images_as_published() -> None:
+    reference = Reference(TINY, TINY.data(2))
+    assert len(reference.chosen()) == 8 + 4
+    assert len(reference.probed()) == 2 * 8
+    reference.step()
+    assert len(reference.logged[0]) == 16
+
+
+def test_an_inner_part_is_not_charged_to_the_outer_one() -> None:
+    clock = Clock()
+    with clock.part("outer"), clock.part("inner"):
+        time.sleep(0.02)
+    parts = clock.lap().parts
+    assert parts["inner"] >= 0.02 > parts["outer"]
+
+
+def test_medians_of_laps() -> None:
+    lap = typical([Lap(1, 2, {"a": 1}), Lap(3, 4, {"a": 2, "b": 1}), Lap(9, 9, {"a": 7, "b": 2})])
+    assert (lap.seconds, lap.cpu_seconds, lap.parts) == (3, 4, {"a": 2, "b": 1})
+
+
+def test_step_prints_its_ratios() -> None:
+    result = run("step")
+    modes = {f"{kind}_{name}_{mode}" for kind in ("step", "epoch") for name in ("small", "resnet18")
+             for mode in ("frozen", "update")}  # fmt: skip
+    assert set(result["ratios"]) == modes | {"bookkeeping", "memory_resnet18", "memory_resnet18_frozen"}
+    assert all(value > 0 for value in result["ratios"].values())
+
+
+def test_a_step_of_ones_own() -> None:
+    flags = ("--method", "simclr", "--encoder", "resnet9", "--task_idx", "0", "--batch_size", "8", "--size", "16")
+    result = run("step", *flags, "--online_eval_batchnorm", "frozen")
+    assert result["ratios"] == {}  # no reference for this method
+    assert set(result["details"]["own"]) == {"frozen"}
+
+
+def test_scaling_prints_its_ratios() -> None:
+    result = run("scaling")
+    assert set(result["ratios"]) == {"late_task", "late_task_update"}
+    assert set(result["details"]) == {"task, frozen", "task, update", "replay, frozen", "batch, frozen"}
