@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 import main_continual
@@ -129,6 +130,7 @@ def peak_of(setting: Setting, side: str, steps: int) -> int:
     environment = {name: value for name, value in os.environ.items() if name not in main_continual.ENVIRONMENT}
     if side != REFERENCE:
         environment |= main_continual.ENVIRONMENT
+    environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     call = f"from benchmarks.measure import *; report_peak(Setting(**{asdict(setting)!r}), {side!r}, {steps})"
     root = Path(__file__).resolve().parent.parent
     command = [sys.executable, "-c", call]
