@@ -40,6 +40,9 @@ class Side(Protocol):
     def validate(self, images: Tensor) -> Lap:
         """Judge uint8 test images with every head."""
 
+    def run(self) -> None:
+        """Train all steps at once."""
+
     def close(self) -> None:
         """After the last step."""
 
@@ -141,9 +144,7 @@ def peak_of(setting: Setting, side: str, steps: int) -> int:
 def report_peak(setting: Setting, side: str, steps: int) -> None:
     """Train a few steps and print the peak of this process in bytes; Linux alone tells it."""
     trained: Side = (Reference if side == REFERENCE else Product)(setting, setting.data(steps))
-    for _ in range(steps):
-        trained.step()
-    trained.close()
+    trained.run()
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     print(int(found[1]) * 1024)

@@ -45,8 +45,7 @@ class Product(pl.Callback):
         if self._thread.ident is None:
             self._thread.start()
         self._ready.acquire()
-        if self._error is not None:
-            raise self._error
+        self._raise()
         assert self._lap is not None, "no steps left"
         return self._lap
 
@@ -60,11 +59,21 @@ class Product(pl.Callback):
         self.learner.train()
         return lap
 
+    def run(self) -> None:
+        """Train all steps without stopping, in the caller's thread as a task does."""
+        self._closed = True
+        self._turn.release()
+        self._fit()
+        self._raise()
+
     def close(self) -> None:
         """Let the trainer finish its task without waiting any more."""
         self._closed = True
         self._turn.release()
         self._thread.join()
+        self._raise()
+
+    def _raise(self) -> None:
         if self._error is not None:
             raise self._error
 

@@ -2,8 +2,9 @@
 
 What that code does and this does too: views image by image with PIL; each view through each network by itself;
 the online probe's images, a batch for each task seen, through the encoder in training mode and through the momentum
-encoder; the queue cloned in each step; LARS, weight decay and the momentum average parameter by parameter; sixteen
-numbers logged in each step, each fetched by itself; and at validation an encoder pass for each head.
+encoder, whether or not that has a probe; the queue cloned in each step; LARS, weight decay and the momentum average
+parameter by parameter; up to sixteen numbers logged in each step, each fetched by itself; and at validation three
+passes, for the classifier, the probe and the momentum encoder.
 
 Where there was a choice, the faster one is taken, so that no ratio is too good: no trainer around the step, probe
 features without gradient, test images decoded once for all heads. Networks, small losses and distillers are the
@@ -47,6 +48,7 @@ class Reference:
         self.method = self.model.method
         self.task_idx, self.data, self.args = setting.task_idx, data, self.model.args
         self.replay = setting.replay(data)
+        self.steps = len(data.split.train[setting.task_idx]) // setting.batch_size
         full, probe = view_options(self.args)[:2], self.model.probe_view.options
         assert isinstance(probe, ViewOptions)
         self.transforms: list[Transform] = [pil_view(options) for options in full]
@@ -124,11 +126,12 @@ class Reference:
                 terms["distill_classifier"] = model.distill_classifier(logits, past.logits)
         probe_logits = {}
         with part("probe"):
-            for name, encoder in model.probed_encoders().items():
+            for name, encoder in self.probed_encoders().items():
                 with torch.no_grad():
                     seen = encoder(probe[0])
-                probe_logits[name] = model.probes[name](seen)
-                terms[name] = labelled_cross_entropy(probe_logits[name], probe[1])
+                if name in model.probes:
+                    probe_logits[name] = model.probes[name](seen)
+                    terms[name] = labelled_cross_entropy(probe_logits[name], probe[1])
         with part("losses"):
             loss = torch.stack([model.weights[name] * term for name, term in terms.items()]).sum()
         with part("logging"):
@@ -142,6 +145,10 @@ class Reference:
             for name, each in probe_logits.items():
                 metrics |= accuracy(name, each, probe[1])
         return loss, metrics
+
+    def probed_encoders(self) -> dict[str, nn.Module]:
+        """Both of them: the momentum encoder sees these images even where it has no probe."""
+        return {"online": self.method.encoder, "momentum_online": self.method.momentum.encoder}
 
     def contrast(self, z: list[Tensor], keys: list[Tensor], queue: Tensor) -> Tensor:
         """MoCo's loss in both directions."""
@@ -183,15 +190,20 @@ class Reference:
         self.model.eval()
         self.clock.start()
         views = torch.stack([self.eval_transform(picture_of(image)) for image in images])
-        encoders = self.model.probed_encoders()
         heads: list[tuple[nn.Module, Any]] = [(self.method.encoder, self.model.classifier)]
-        heads += [(encoder, self.model.probes[name]) for name, encoder in encoders.items()]
+        for name, encoder in self.probed_encoders().items():
+            heads.append((encoder, self.model.probes[name] if name in self.model.probes else nn.Identity()))
         with torch.no_grad():
             for encoder, head in heads:
                 head(encoder(views))
         lap = self.clock.lap()
         self.model.train()
         return lap
+
+    def run(self) -> None:
+        """Train all steps."""
+        for _ in range(self.steps):
+            self.step()
 
     def close(self) -> None:
         """Nothing is left to do."""

@@ -19,7 +19,7 @@ from kaizen.task import build_learner
 
 CLASSES = 10
 TEST_IMAGES_PER_CLASS = 25
-SIDE = 32  # of the stored images, in pixels
+SIDE = 32  # of the stored images, in pixels, and of the views by default
 # Heads and queue by encoder: as in the published scripts, narrower for the small network.
 WIDE = {"proj_hidden_dim": 2048, "output_dim": 256, "queue_size": 65536}
 NARROW = {"proj_hidden_dim": 512, "output_dim": 128, "queue_size": 4096}
@@ -42,7 +42,6 @@ RECIPE = {
     "gaussian_prob": 0,
     "solarization_prob": "0 0.2",
     "online_evaluation": True,
-    "momentum_classifier": True,
     "replay": True,
 }
 
@@ -57,6 +56,7 @@ class Setting:
         task_idx, num_tasks: which task of how many.
         batchnorm: of --online_eval_batchnorm.
         size: side of the views in pixels.
+        momentum_probe: does the momentum encoder have a probe too (--momentum_classifier).
     """
 
     encoder: str = "resnet9"
@@ -68,6 +68,7 @@ class Setting:
     num_tasks: int = 5
     batchnorm: str = "frozen"
     size: int = SIDE
+    momentum_probe: bool = False
 
     @property
     def args(self) -> Args:
@@ -85,6 +86,7 @@ class Setting:
             "num_tasks": self.num_tasks,
             "online_eval_batchnorm": self.batchnorm,
             "size": self.size,
+            "momentum_classifier": self.momentum_probe,
             "feature_extractor_distill_proj_hidden_dim": heads["proj_hidden_dim"],
             **{name: value for name, value in own.items() if name in known},
         }

@@ -3,11 +3,15 @@
     python benchmarks/step.py [--json] [--only small|resnet18|memory] [--quick]
     python benchmarks/step.py --encoder resnet18 --method byol --task_idx 2
 
-Ratios are reference / ours, from medians; both sides take turns in one process. In `update` mode both do the same
-work. In `frozen` mode our probe sees one batch of images, whatever the task, while the reference still sees one for
-each task seen, as published: part of that ratio is work left out, not work done faster. `memory` and `bookkeeping`
-are shares: of the reference's peak memory, and of our step. An epoch is put together from steps and looks at test
-images, 10,000 images each. All images are random.
+Ratios are reference / ours, from medians; both sides take turns in one process. `small` has the networks, batches and
+view size of bash_files/mocov2plus_cifar10_small_cpu.sh, `resnet18` the published networks with batches of 32 + 8.
+
+Part of the ratios is work left out, not work done faster. The reference sends the probe's images, one batch for each
+task seen, through the momentum encoder too, probe or none, as published; ours only with --momentum_probe. In `frozen`
+mode our probe sees one batch of images, whatever the task.
+
+`memory` and `bookkeeping` are shares: of the reference's peak memory, and of our step. An epoch is put together from
+steps and looks at test images, 10,000 images each. All images are random.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from benchmarks.measure import Found
     from benchmarks.setting import Setting
 
-OWN = ("encoder", "method", "task_idx", "batch_size", "replay_batch_size", "size")
+OWN = ("encoder", "method", "task_idx", "batch_size", "replay_batch_size", "size", "momentum_probe")
 MEMORY_STEPS = 3
 ALL = ("small", "resnet18", "memory")
 
@@ -61,6 +65,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     own.add_argument("--batch_size", type=int, help="task images per step")
     own.add_argument("--replay_batch_size", type=int, help="replay images per step")
     own.add_argument("--size", type=int, help="side of the views in pixels")
+    own.add_argument("--momentum_probe", action="store_true", default=None, help="a probe on the momentum encoder too")
     own.add_argument("--online_eval_batchnorm", choices=("frozen", "update"), help="show this mode of the probe alone")
     return parser.parse_args(argv)
 
@@ -99,7 +104,7 @@ def chosen_settings(options: argparse.Namespace) -> dict[str, Setting]:
     if given or options.online_eval_batchnorm:
         return {"own": Setting(**given)}
     large = Setting(encoder="resnet18", batch_size=32, replay_batch_size=8)
-    small = Setting()
+    small = Setting(size=16)  # as in bash_files/mocov2plus_cifar10_small_cpu.sh
     if options.quick:
         small = Setting(batch_size=8, replay_batch_size=4, size=16)
         large = Setting(encoder="resnet18", batch_size=4, replay_batch_size=2, size=8)

@@ -111,8 +111,12 @@ def pil_side(images: Any) -> Callable[[], Any]:
 
 
 def as_tasks_run() -> None:
-    """Start anew with the environment that main_continual.py gives to a task, if this process has another one."""
-    missing = {name: value for name, value in main_continual.ENVIRONMENT.items() if name not in os.environ}
+    """Start anew with the environment that main_continual.py gives to a task, if this process has another one.
+
+    A task trains in its main thread; sides that take turns live in threads, which must not get a heap each.
+    """
+    wanted = {**main_continual.ENVIRONMENT, "MALLOC_ARENA_MAX": "1"}
+    missing = {name: value for name, value in wanted.items() if name not in os.environ}
     if missing:
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **missing})
 

@@ -19,7 +19,7 @@ from kaizen.data.loaders import Batch, one_epoch
 from kaizen.distillers import Distiller
 from kaizen.logs import Meter
 from kaizen.losses import labelled_cross_entropy
-from kaizen.methods import Output, SSLMethod
+from kaizen.methods import Output, SSLMethod, full_crops
 from kaizen.models.frozen import FrozenModel
 from kaizen.optim import Groups, build_optimizer, build_scheduler, parameter_group, scaled_lr
 
@@ -88,22 +88,21 @@ class ContinualLearner(pl.LightningModule):
         """A batch's way from images to the weighted sum of its terms."""
         images, targets, indices = join(batch)
         views = self.views(images)
+        full = slice(full_crops(views))  # small crops are the method's alone
 
+        past = self.frozen(views[full]) if self.frozen is not None else None
         out = self.method(views)
         out.indices = indices
-        full = slice(out.full)  # small crops are the method's alone
         terms = {"ssl": self.method.loss(out, targets)}
 
         logits = self.classify(out.feats[full])
         if self.classifier is not None:
             terms["classifier"] = torch.stack([labelled_cross_entropy(view, targets) for view in logits]).sum()
 
-        if self.frozen is not None:
-            past = self.frozen(views[full])
-            if self.distill_features is not None:
-                terms["distill_features"] = self.distill_features(out.z[full], past.z)
-            if self.distill_classifier is not None:
-                terms["distill_classifier"] = self.distill_classifier(logits, past.logits)
+        if past is not None and self.distill_features is not None:
+            terms["distill_features"] = self.distill_features(out.z[full], past.z)
+        if past is not None and self.distill_classifier is not None:
+            terms["distill_classifier"] = self.distill_classifier(logits, past.logits)
 
         if "online" in batch:
             terms |= self.probe_terms(batch["online"])
@@ -174,6 +173,7 @@ class ContinualLearner(pl.LightningModule):
         if self.trainer.global_step > self.optimizer_steps:
             step, self.optimizer_steps = self.optimizer_steps, self.trainer.global_step
             self.update_momentum(step, int(self.trainer.estimated_stepping_batches))
+            self.trainer.optimizers[0].zero_grad()  # not only after the next forward, which needs the memory
         if (batch_idx + 1) % self.args.log_every_n_steps == 0 or self.trainer.is_last_batch:
             self.log_values()
 

@@ -27,6 +27,7 @@ class LARS(SGD):
         eta: trust coefficient.
         clip: never raise a layer's rate above its lr (rate = min(rate / lr, 1)).
         exclude_bias_n_norm: leave one-dimensional parameters to plain SGD without weight decay.
+        fused: take SGD's step in one kernel.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class LARS(SGD):
         eta: float = 1e-3,
         clip: bool = False,
         exclude_bias_n_norm: bool = False,
+        fused: bool = False,
     ) -> None:
-        super().__init__(groups, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        super().__init__(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused)
         self.eta, self.clip, self.exclude_bias_n_norm = eta, clip, exclude_bias_n_norm
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -130,6 +132,8 @@ def build_optimizer(args: Args, groups: Groups) -> Optimizer:
         return Adam(groups)
     if args.optimizer == "adamw":
         return AdamW(groups)
+    # With fp16 a fused step unscales gradients by itself, when LARS and the methods have already seen them scaled.
+    fused = args.precision != "16"
     if args.lars:
         return LARS(
             groups,
@@ -137,8 +141,9 @@ def build_optimizer(args: Args, groups: Groups) -> Optimizer:
             eta=args.eta_lars,
             clip=args.grad_clip_lars,
             exclude_bias_n_norm=args.exclude_bias_n_norm,
+            fused=fused,
         )
-    return SGD(groups, args.lr, momentum=0.9)
+    return SGD(groups, args.lr, momentum=0.9, fused=fused)
 
 
 def build_scheduler(args: Args, optimizer: Optimizer) -> Any:

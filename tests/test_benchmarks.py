@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,11 @@ def on_fixed_views(reference: Reference, learner: ContinualLearner) -> tuple[dic
     return batch, views, probe
 
 
-def test_both_sides_have_the_same_loss_and_gradients() -> None:
-    data = TINY.data(2)
-    reference, learner = Reference(TINY, data), TINY.learner()
+@pytest.mark.parametrize("momentum_probe", [False, True])
+def test_both_sides_have_the_same_loss_and_gradients(momentum_probe: bool) -> None:
+    setting = replace(TINY, momentum_probe=momentum_probe)
+    data = setting.data(2)
+    reference, learner = Reference(setting, data), setting.learner()
     learner.double()  # exact enough to compare what went through different orders of summation
     reference.model.double()
     batch, views, probe = on_fixed_views(reference, learner)
@@ -114,7 +117,8 @@ def test_what_fails_in_the_trainer_reaches_the_caller() -> None:
 
 
 def test_the_reference_reads_as_many_images_as_published() -> None:
-    reference = Reference(TINY, TINY.data(2))
+    setting = replace(TINY, momentum_probe=True)
+    reference = Reference(setting, setting.data(2))
     assert len(reference.chosen()) == 8 + 4
     assert len(reference.probed()) == 2 * 8
     reference.step()

@@ -12,7 +12,7 @@ from torch import nn
 
 from kaizen.args import Flag, UsageError, flags_of_signature, nearest
 from kaizen.methods.barlow_twins import BarlowTwins
-from kaizen.methods.base import Output, SSLMethod
+from kaizen.methods.base import Output, SSLMethod, full_crops
 from kaizen.methods.byol import BYOL
 from kaizen.methods.deepclusterv2 import DeepClusterV2
 from kaizen.methods.dino import DINO
@@ -25,7 +25,7 @@ from kaizen.methods.swav import SwAV
 from kaizen.methods.vicreg import VICReg
 from kaizen.methods.wmse import WMSE
 
-__all__ = ["METHODS", "Output", "SSLMethod", "build_method", "method_flags", "method_named"]
+__all__ = ["METHODS", "Output", "SSLMethod", "build_method", "full_crops", "method_flags", "method_named"]
 
 METHODS: dict[str, type[SSLMethod]] = {
     "barlow_twins": BarlowTwins,

@@ -44,6 +44,11 @@ class Output:
     indices: Tensor | None = None
 
 
+def full_crops(views: list[Tensor]) -> int:
+    """How many views are full crops: those as large as the first."""
+    return sum(view.shape[-1] == views[0].shape[-1] for view in views)
+
+
 @torch.no_grad()
 def enqueue(queue: Tensor, pointer: Tensor, keys: Tensor) -> None:
     """Write keys (B, ...) over a queue's oldest rows (K, ...), around its end if need be; moves the pointer (1,)."""
@@ -80,10 +85,12 @@ class SSLMethod(nn.Module):
         """Raise UsageError where the method's flags do not fit one another or the batch."""
 
     def forward(self, views: list[Tensor]) -> Output:
-        """Each view (B, 3, H, W) through encoder and projector; full crops come before small ones."""
+        """Each view (B, 3, H, W) through encoder and projector; full crops come before small ones.
+
+        Networks without gradient go first: the graph of the others then is not yet in memory.
+        """
         feats = [self.encoder(view) for view in views]
-        full = sum(view.shape[-1] == views[0].shape[-1] for view in views)
-        return Output(feats, [self.projector(f) for f in feats], full=full)
+        return Output(feats, [self.projector(f) for f in feats], full=full_crops(views))
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:
         """The method's loss, a scalar. `targets` (B,) is for supervised variants; -1 = unlabelled."""

@@ -36,9 +36,9 @@ class BYOL(SSLMethod):
 
     def forward(self, views: list[Tensor]) -> Output:
         """Projections and predictions with gradient, targets without."""
+        keys = [self.momentum(view) for view in views]
         out = super().forward(views)
-        out.p = [self.predictor(z) for z in out.z]
-        out.keys = [self.momentum(view) for view in views]
+        out.p, out.keys = [self.predictor(z) for z in out.z], keys
         return out
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:

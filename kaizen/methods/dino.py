@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.parametrizations import weight_norm
 
 from kaizen.args import NOT_NEGATIVE, POSITIVE
-from kaizen.methods.base import BaseTau, FinalTau, Output, OutputDim, ProjHidden, Prototypes, SSLMethod
+from kaizen.methods.base import BaseTau, FinalTau, Output, OutputDim, ProjHidden, Prototypes, SSLMethod, full_crops
 from kaizen.models.heads import UnitLength, mlp
 from kaizen.models.momentum import MomentumNetwork
 
@@ -66,9 +66,9 @@ class DINO(SSLMethod):
 
     def forward(self, views: list[Tensor]) -> Output:
         """Projections, as distillation is given them; scores of the prototypes, and the momentum network's."""
+        keys = [self.momentum(view) for view in views[: full_crops(views)]]
         out = super().forward(views)
-        out.p = [self.prototypes(F.normalize(z, dim=1)) for z in out.z]
-        out.keys = [self.momentum(view) for view in views[: out.full]]
+        out.p, out.keys = [self.prototypes(F.normalize(z, dim=1)) for z in out.z], keys
         return out
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:

@@ -47,9 +47,9 @@ class MoCoV2Plus(SSLMethod):
 
     def forward(self, views: list[Tensor]) -> Output:
         """Queries with gradient, keys without; both are normalised, and so is what distillation is given of them."""
+        keys = [F.normalize(self.momentum(view), dim=1) for view in views]
         out = super().forward(views)
-        out.z = [F.normalize(z, dim=1) for z in out.z]
-        out.keys = [F.normalize(self.momentum(view), dim=1) for view in views]
+        out.z, out.keys = [F.normalize(z, dim=1) for z in out.z], keys
         return out
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:

@@ -45,8 +45,9 @@ class ReSSL(SSLMethod):
 
     def forward(self, views: list[Tensor]) -> Output:
         """Queries of all views with gradient; keys of the second view from the momentum network."""
+        keys = [F.normalize(self.momentum(views[1]), dim=1)]
         out = super().forward(views)
-        out.keys = [F.normalize(self.momentum(views[1]), dim=1)]
+        out.keys = keys
         return out
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:
