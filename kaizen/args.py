@@ -126,6 +126,7 @@ class Args:
         RUN, choices=("auto", "gpu", "cpu", "ddp"), free=True,
     )  # fmt: skip
     precision: str = flag("32", "16 is fp16 mixed on CUDA", RUN, choices=("16", "bf16", "32"))
+    compile: bool = flag(False, "compile encoders and views; pays off beyond some thousand steps a task", RUN)
 
     dataset: str = flag("", "name of the data set", DATA)
     data_dir: str = flag("datasets", "folder of the data", DATA, free=True)

@@ -19,6 +19,8 @@ def notices(args: Args) -> list[str]:
         lines.append(f"--gpus {args.gpus}: no CUDA here, training on the CPU")
     if args.precision == "16" and not cuda:
         lines.append("--precision 16: fp16 needs CUDA, training in fp32")
+    if args.compile:
+        lines.append("--compile: kernels are made while the first steps of a task run, which takes them a minute or two")
     if args.dali:
         lines.append(
             "--dali: not needed; images are decoded in loader processes and views are made in batches on the device"

@@ -29,6 +29,7 @@ from kaizen.cli import (
     small_crop_size,
     uses_cuda,
 )
+from kaizen.compiling import compile_networks
 from kaizen.data.images import RandomCrop
 from kaizen.data.loaders import EVALUATION_BATCH, Batch, evaluation_loader, training_loader
 from kaizen.data.views import EvalTransform, ViewOptions, Views, ViewTransform
@@ -66,6 +67,8 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     learner = build_learner(args, data.num_classes, task_idx)
     learner.test_tasks = data.split.test
     take_up(learner, args, experiment, task_idx)
+    if args.compile:
+        compile_networks(learner)
     folder = experiment.task_folder(task_idx)
     trainer = build_trainer(args, folder, experiment.name, task_idx)
     test = None
