@@ -21,7 +21,7 @@ def notices(args: Args) -> list[str]:
         lines.append("--precision 16: fp16 needs CUDA, training in fp32")
     if args.dali:
         lines.append(
-            "--dali: not needed; images are decoded in loader processes and views are made in batches on the device"
+            "--dali: not needed; images are decoded in loader processes, views are made where --augment_on says"
         )
     if args.online_evaluation and args.online_eval_batchnorm == "update":
         lines.append(

@@ -31,7 +31,7 @@ from kaizen.cli import (
 )
 from kaizen.data.images import RandomCrop
 from kaizen.data.loaders import EVALUATION_BATCH, Batch, evaluation_loader, training_loader
-from kaizen.data.views import EvalTransform, ViewOptions, Views, ViewTransform
+from kaizen.data.views import EvalTransform, ReadyViews, ViewOptions, Views, ViewTransform
 from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
 from kaizen.embedding import draw_embedding
 from kaizen.experiment import Experiment
@@ -109,7 +109,7 @@ def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearn
             return None
         return build_distiller(kind, prefixes, dim, args.method_flags, method.teaching_prototypes)
 
-    size, (mean, std) = image_size(args), channel_statistics(args)
+    views, probe_view = view_makers(args) if args.augment_on == "device" else (ReadyViews(), nn.Identity())
     return ContinualLearner(
         args,
         method,
@@ -117,10 +117,16 @@ def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearn
         probes,
         distiller("distill_features", feature_distiller(args), FEATURES, method.output_dim),
         distiller("distill_classifier", classifier_distiller(args), CLASSIFIER, num_classes),
-        views=Views(view_options(args)),
-        probe_view=ViewTransform(ViewOptions(size, 0, 0, 0, 0, mean, std, gray_prob=0)),
-        eval_view=EvalTransform(size, mean, std),
+        views=views,
+        probe_view=probe_view,
+        eval_view=EvalTransform(image_size(args), *channel_statistics(args)),
     )
+
+
+def view_makers(args: Args) -> tuple[nn.Module, nn.Module]:
+    """What makes the training views of uint8 images, and the one view that probes train on."""
+    mean, std = channel_statistics(args)
+    return Views(view_options(args)), ViewTransform(ViewOptions(image_size(args), 0, 0, 0, 0, mean, std, gray_prob=0))
 
 
 def view_options(args: Args) -> list[ViewOptions]:
@@ -172,27 +178,30 @@ def training_loaders(args: Args, data: Data, task_idx: int, replay: torch.Tensor
         replay: indices of the training images to replay.
     """
     crops = [RandomCrop(view.size, view.min_scale, view.max_scale) for view in view_options(args)]
+    views, probe_view = view_makers(args) if args.augment_on == "workers" else (None, None)
 
     def loader(
         indices: torch.Tensor,
         crops: list[RandomCrop],
+        transform: nn.Module | None,
         batch_size: int,
         stream: int,
         limit: int | None = None,
         targets: torch.Tensor = data.visible_targets,
     ) -> DataLoader[Batch]:
         seed = args.seed * 31 + task_idx * 7 + stream
-        return training_loader(data.train, indices, crops, batch_size, args.num_workers, seed, limit, targets)
+        workers = args.num_workers
+        return training_loader(data.train, indices, crops, batch_size, workers, seed, limit, targets, transform)
 
-    loaders = {"task": loader(data.split.train[task_idx], crops, args.batch_size, 0)}
+    loaders = {"task": loader(data.split.train[task_idx], crops, views, args.batch_size, 0)}
     if len(replay):
-        loaders["replay"] = loader(replay, crops, args.replay_batch_size, 1)
+        loaders["replay"] = loader(replay, crops, views, args.replay_batch_size, 1)
     if args.online_evaluation:
         probe = probe_indices(args, data, task_idx)
         one_crop = [RandomCrop(image_size(args), 0.08, 1.0)]
         steps = max(map(len, loaders.values()))  # probes follow; they never make an epoch longer
         probe_batch = probe_batch_size(args, len(probe), steps)
-        loaders["online"] = loader(probe, one_crop, probe_batch, 2, limit=steps, targets=data.train.targets)
+        loaders["online"] = loader(probe, one_crop, probe_view, probe_batch, 2, steps, data.train.targets)
     return loaders
 
 

@@ -1,4 +1,4 @@
-"""Image sets: where pixels come from. Both kinds hand out uint8 batches; floats are made on the training device."""
+"""Image sets: where pixels come from. Both kinds hand out uint8 batches; views are made of them afterwards."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ class CentreCrop:
 
 # What is cut out of a large image while it is read: a crop for each view, or the one that is judged.
 Crops = Sequence[RandomCrop] | CentreCrop
-# uint8: whole images (B, 3, H, W), or where each view was cropped while reading, a (B, 3, size, size) for each.
+# uint8: whole images (B, 3, H, W), or where each view was cropped while reading, a (B, 3, size, size) for each; or
+# where views are made while reading, the views, float.
 Images = Tensor | list[Tensor]
 
 
