@@ -129,6 +129,10 @@ class Args:
 
     dataset: str = flag("", "name of the data set", DATA)
     data_dir: str = flag("datasets", "folder of the data", DATA, free=True)
+    image_cache: str | None = flag(
+        None, "folder where small images in files are kept decoded, from task to task and run to run; none: nowhere "
+        "[kaizen in $XDG_CACHE_HOME or ~/.cache]", DATA, free=True,
+    )  # fmt: skip
     train_dir: str | None = flag(None, "image folders: training images below --data_dir [train]", DATA)
     val_dir: str | None = flag(None, "image folders: test images below --data_dir [val]", DATA)
     domain: str | None = flag(None, "domainnet: use the images of this domain alone", DATA)

@@ -38,6 +38,7 @@ FLOORS: list[list[str]] = [
         "kaizen.models.encoders",
         "kaizen.data.augment",
         "kaizen.data.filters",
+        "kaizen.data.cache",
         "kaizen.data.images",
         "kaizen.data.views",
         "kaizen.data.lists",

@@ -186,7 +186,7 @@ def test_a_corrupt_file_found_by_a_loader_process_is_one_line(
 # Views made by loader processes
 
 
-@pytest.mark.parametrize(("method", "dataset"), [("simclr", "digits"), ("deepclusterv2", "digits"), ("dino", "custom")])
+@pytest.mark.parametrize(("method", "dataset"), [("deepclusterv2", "digits"), ("dino", "custom")])
 def test_ready_views_reach_the_learner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, dataset: str
 ) -> None:
