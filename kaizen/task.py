@@ -29,7 +29,7 @@ from kaizen.cli import (
     small_crop_size,
     uses_cuda,
 )
-from kaizen.data.images import RandomCrop
+from kaizen.data.images import ImageSet, RandomCrop
 from kaizen.data.loaders import EVALUATION_BATCH, Batch, evaluation_loader, training_loader
 from kaizen.data.views import EvalTransform, ReadyViews, ViewOptions, Views, ViewTransform
 from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
@@ -68,6 +68,9 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     take_up(learner, args, experiment, task_idx)
     folder = experiment.task_folder(task_idx)
     trainer = build_trainer(args, folder, experiment.name, task_idx)
+    device = trainer.strategy.root_device
+    if args.augment_on == "device" and device.type == "cuda":
+        data = replace(data, train=kept_on(device, data.train, free=torch.cuda.mem_get_info(device)[0]))
     test = None
     if not args.no_labels:
         everything = torch.arange(len(data.test))
@@ -77,7 +80,7 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     if before is not None and task_idx > 0:
         experiment.finish_task(task_idx - 1, before, None, 0.0)  # what --pretrained_model brings along
 
-    learner.to(trainer.strategy.root_device)
+    learner.to(device)
     replay = remember(experiment, learner, data, task_idx)
     started = time.monotonic()
     trainer.fit(learner, training_loaders(args, data, task_idx, replay), test)
@@ -91,6 +94,17 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     if results["tasks_done"] == results["num_tasks"]:
         draw_plots(results, experiment.folder)
     log_results(trainer.loggers, results, experiment.folder)
+
+
+def kept_on(device: torch.device, images: ImageSet, free: int) -> ImageSet:
+    """Images in the memory of a device, so that none have to get there in training, if it has the room.
+
+    Args:
+        device: where views are made.
+        images: those in files stay there.
+        free: memory of the device, in bytes; three quarters of it are left to training.
+    """
+    return images.to(device) if images.nbytes <= free // 4 else images
 
 
 def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearner:

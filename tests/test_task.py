@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ import torch
 from helpers import args_of, class_folders, command_line, domain_lists, run_experiment, state_of
 
 from kaizen import task
+from kaizen.args import Args
 from kaizen.checkpoint import load_task
 from kaizen.cli import flags_of, read_args
+from kaizen.data.images import image_folder
 from kaizen.data.loaders import Batch
 from kaizen.experiment import Experiment
 from kaizen.files import read_json
 from kaizen.learner import ContinualLearner
 from kaizen.methods import METHODS
 from kaizen.notices import notices
+from kaizen.plan import Data, open_data
 from kaizen.task import build_learner, run_task
 from main_continual import chain
 
@@ -224,6 +228,33 @@ def test_ready_views_follow_from_the_seed(tmp_path: Path, data: Path, workers: s
     # In this process they are the very same; but task and replay images get theirs apart.
     assert (logged(on_device, 0) == logged(first, 0)) == (workers == "0")
     assert logged(on_device, 1) != logged(first, 1)
+
+
+# Images on the device
+
+
+def test_images_go_to_a_device_that_has_room(tmp_path: Path, data: Path) -> None:
+    device = torch.device("meta")
+    small = image_folder(data / "train", "--train_dir")
+    assert task.kept_on(device, small, free=4 * small.nbytes).device == device
+    assert task.kept_on(device, small, free=4 * small.nbytes - 1) is small
+    large = image_folder(class_folders(tmp_path / "large", [2], sizes=[(100, 100)]) / "train", "--train_dir")
+    assert task.kept_on(device, large, free=0) is large
+
+
+def test_where_images_lie_changes_nothing(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = [*REPLAY, "--replay_selection", "herding", "--online_evaluation", "--auto_umap", "--max_epochs", "2"]
+    in_files = run(tmp_path, data, *flags, name="a")
+
+    def moved(args: Args) -> Data:
+        found = open_data(args)
+        return replace(found, train=task.kept_on(torch.device("cpu"), found.train, free=10**9))
+
+    monkeypatch.setattr(task, "open_data", moved)
+    in_memory = run(tmp_path, data, *flags, name="b")
+    for i in range(2):
+        assert heads_of(in_files, i) == heads_of(in_memory, i)
+        assert logged(in_files, i) == logged(in_memory, i)
 
 
 # Splits and labels

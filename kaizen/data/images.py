@@ -77,10 +77,21 @@ class ImageSet(Protocol):
     def in_memory(self) -> bool:
         """True where reading is a gather, so that loader processes would only cost."""
 
+    @property
+    def nbytes(self) -> int:
+        """How much memory the images take; nothing where they stay in files."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are when they are read."""
+
     def __len__(self) -> int:
         """Number of images."""
 
-    def read(self, indices: Sequence[int], crops: Crops) -> Images:
+    def to(self, device: torch.device) -> ImageSet:
+        """The same with the images in the memory of a device; labels stay where they are, and so do files."""
+
+    def read(self, indices: Sequence[int] | Tensor, crops: Crops) -> Images:
         """Whole images from memory, cropped ones from large files."""
 
 
@@ -106,13 +117,29 @@ class MemoryImages:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def read(self, indices: Sequence[int], crops: Crops) -> Images:
-        """uint8 (B, 3, H, W)."""
-        return self.images[torch.as_tensor(indices)]
+    @property
+    def nbytes(self) -> int:
+        """Of all images."""
+        return self.images.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
+
+    def to(self, device: torch.device) -> MemoryImages:
+        """The same with the images on another device."""
+        return MemoryImages(self.images.to(device), self.targets, self.class_names, self.domains, self.domain_names)
+
+    def read(self, indices: Sequence[int] | Tensor, crops: Crops) -> Images:
+        """uint8 (B, 3, H, W), on the device of the images."""
+        return self.images[torch.as_tensor(indices, device=self.device)]
 
 
 class FolderImages:
     """Images in files. Small ones of one size are decoded once, at the first read; others anew for each batch."""
+
+    device = torch.device("cpu")
 
     def __init__(
         self,
@@ -146,11 +173,23 @@ class FolderImages:
         shape = (len(self.paths), 3, height, width)
         return cached_pixels(self.cache, self.paths, shape, lambda: _decode_all(self.paths, width, height))
 
-    def read(self, indices: Sequence[int], crops: Crops) -> Images:
+    @property
+    def nbytes(self) -> int:
+        """Of the images that are kept."""
+        return 0 if self._pixels is None else self._pixels.nbytes
+
+    def to(self, device: torch.device) -> ImageSet:
+        """Kept images on another device; others stay in their files."""
+        if self._pixels is None:
+            return self
+        return MemoryImages(self._pixels.to(device), self.targets, self.class_names, self.domains, self.domain_names)
+
+    def read(self, indices: Sequence[int] | Tensor, crops: Crops) -> Images:
         """uint8 (B, 3, H, W) from memory; from files a (B, 3, size, size) for each random crop, or the central one."""
+        chosen = torch.as_tensor(indices)
         if self._pixels is not None:
-            return self._pixels[torch.as_tensor(indices)]
-        images = (read_image(self.paths[i]) for i in indices)
+            return self._pixels[chosen]
+        images = (read_image(self.paths[i]) for i in chosen.tolist())
         if isinstance(crops, CentreCrop):
             return torch.stack([crops(image) for image in images])
         rows = [[crop(image) for crop in crops] for image in images]

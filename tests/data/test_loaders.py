@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader
 
 from kaizen.args import UsageError
 from kaizen.data.images import Images, MemoryImages, RandomCrop, image_folder
 from kaizen.data.loaders import (
     Batch,
+    BatchDataset,
     OrderedBatches,
     ShuffledBatches,
     evaluation_loader,
@@ -139,6 +141,30 @@ def test_loader_processes_read_large_images(tmp_path: Path) -> None:
     data.paths[2].write_bytes(b"no image")
     with pytest.raises(UsageError, match=str(data.paths[2])):
         list(loader)
+
+
+def test_batches_lie_where_the_images_are_and_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Fake tensors stand in for those of a GPU: they refuse to mix devices and to hand a value to the host.
+    pinned: list[tuple[int, ...]] = []
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: (pinned.append(tuple(tensor.shape)), tensor)[1])
+    with FakeTensorMode():
+        images = MemoryImages(torch.empty(12, 3, 8, 8, dtype=torch.uint8), torch.arange(12), [])
+        batches = BatchDataset(images.to(torch.device("cuda")), torch.arange(6), CROPS, torch.arange(12))
+        pixels, targets, chosen = batches[[3, 1]]
+    assert isinstance(pixels, Tensor) and pixels.shape == (2, 3, 8, 8)
+    assert {part.device.type for part in (pixels, targets, chosen)} == {"cuda"}
+    assert pinned == [(2,)]  # the indices, and nothing else has to get there
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_only_what_is_not_on_a_gpu_yet_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    part = torch.arange(2)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        there = memory(12).to(torch.device("cuda"))
+        for images, pinned in ((memory(12), True), (there, False)):
+            assert training_loader(images, part, CROPS, 2, 0, seed=0).pin_memory is pinned
+            assert evaluation_loader(images, part, 8, 2, 0).pin_memory is pinned
 
 
 # Views made while reading.
