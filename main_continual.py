@@ -38,7 +38,8 @@ def main(argv: list[str]) -> int:
 
 def run(argv: list[str]) -> int:
     """Check everything, then train what is not trained yet."""
-    from kaizen.cli import check_devices, flags_of, read_args, unused_flags
+    from kaizen.cli import flags_of, read_args, unused_flags
+    from kaizen.devices import check_devices
     from kaizen.loggers import check_wandb
     from kaizen.notices import notices
     from kaizen.plan import open_data
@@ -61,7 +62,8 @@ def run(argv: list[str]) -> int:
 
 def dry_run(args: Args, folder: Path | None) -> int:
     """Print the plan. What a real run would miss here is named, and what needs it is left out."""
-    from kaizen.cli import check_devices, flags_of
+    from kaizen.cli import flags_of
+    from kaizen.devices import check_devices
     from kaizen.plan import describe, open_data
 
     if folder is not None:

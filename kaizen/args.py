@@ -130,6 +130,10 @@ class Args:
 
     dataset: str = flag("", "name of the data set", DATA)
     data_dir: str = flag("datasets", "folder of the data", DATA, free=True)
+    image_cache: str | None = flag(
+        None, "folder where small images in files are kept decoded, from task to task and run to run; none: nowhere "
+        "[kaizen in $XDG_CACHE_HOME or ~/.cache]", DATA, free=True,
+    )  # fmt: skip
     train_dir: str | None = flag(None, "image folders: training images below --data_dir [train]", DATA)
     val_dir: str | None = flag(None, "image folders: test images below --data_dir [val]", DATA)
     domain: str | None = flag(None, "domainnet: use the images of this domain alone", DATA)
@@ -142,7 +146,10 @@ class Args:
     mean: list[float] | None = flag(None, "custom: channel means in 0-1", DATA, bounds=FRACTION)
     std: list[float] | None = flag(None, "custom: channel standard deviations in 0-1", DATA, bounds=POSITIVE)
     batch_size: int = flag(128, "task images per step", DATA, bounds=BATCH)
-    num_workers: int = flag(4, "loader processes, for images decoded on the fly", DATA, bounds=NOT_NEGATIVE, free=True)
+    num_workers: int = flag(
+        4, "loader processes, for images decoded on the fly and --augment_on workers", DATA, bounds=NOT_NEGATIVE,
+        free=True,
+    )  # fmt: skip
 
     split_strategy: str = flag("class", "how the data become tasks", TASKS, choices=("class", "data", "domain"))
     num_tasks: int = flag(2, "number of tasks; a domain split has one per domain if not given", TASKS, bounds=COUNT)
@@ -171,6 +178,10 @@ class Args:
         choices=("first", "random", "herding", "balanced"),
     )  # fmt: skip
 
+    augment_on: str = flag(
+        "device", "where views are made: in batches on the device, which is faster for every data set known, or by the "
+        "loader processes on the CPU, for a weak GPU beside many cores", VIEWS, choices=("device", "workers"),
+    )  # fmt: skip
     brightness: list[float] = flag([0.4], "jitter strength, one value or one per view", VIEWS, bounds=NOT_NEGATIVE)
     contrast: list[float] = flag([0.4], "jitter strength", VIEWS, bounds=NOT_NEGATIVE)
     saturation: list[float] = flag([0.2], "jitter strength", VIEWS, bounds=NOT_NEGATIVE)
@@ -275,7 +286,10 @@ class Args:
         "factory", "both values mean the same", PUBLISHED, choices=("factory", "default"), free=True
     )
     dali: bool = flag(
-        False, "images are decoded in loader processes, views are made in batches on the device", PUBLISHED, free=True
+        False,
+        "images are decoded in loader processes, views are made where --augment_on says",
+        PUBLISHED,
+        free=True,
     )
     save_checkpoint: bool = flag(True, "the end of every task is always kept", PUBLISHED, free=True)
     sync_batchnorm: bool = flag(False, "one device sees the whole batch", PUBLISHED, free=True)

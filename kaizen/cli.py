@@ -6,11 +6,10 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-
-from kaizen.args import Args, Flag, NotReady, UsageError, check_value, core_flags, nearest, parse, words
+from kaizen.args import Args, Flag, UsageError, check_value, core_flags, nearest, parse, words
 from kaizen.data.checks import check_data, task_count
 from kaizen.data.datasets import dataset_info
+from kaizen.devices import gpu_indices
 from kaizen.distillers import (
     CLASSIFIER,
     CLASSIFIER_DISTILLERS,
@@ -218,40 +217,6 @@ def _check_optimisation(args: Args) -> None:
         raise UsageError(f"--lars with --optimizer {args.optimizer}: LARS adapts SGD; use --optimizer sgd")
     if args.scheduler == "step" and not args.lr_decay_steps:
         raise UsageError("--scheduler step: give the epochs at which the rate drops, e.g. --lr_decay_steps 60 80")
-
-
-def check_devices(args: Args) -> None:
-    """Raises UsageError where the devices asked for cannot be had."""
-    gpu_index(args)
-    if args.accelerator == "gpu" and not torch.cuda.is_available():
-        raise NotReady("--accelerator gpu: no CUDA here; use auto or cpu")
-
-
-def uses_cuda(args: Args) -> bool:
-    """Is there CUDA, and may it be used."""
-    return torch.cuda.is_available() and args.accelerator != "cpu"
-
-
-def gpu_indices(args: Args) -> list[int]:
-    """The GPUs that --gpus names, the first one without it. Raises UsageError where it names none."""
-    parts = [part for part in ("0" if args.gpus is None else args.gpus).split(",") if part]
-    if not parts or not all(part.isdecimal() for part in parts):
-        raise UsageError(f"--gpus {args.gpus}: give the index of a GPU, e.g. --gpus 0")
-    return [int(part) for part in parts]
-
-
-def gpu_index(args: Args) -> int:
-    """The one GPU to train on. Raises UsageError where --gpus names several, or one that is not there."""
-    index, *others = gpu_indices(args)
-    if others:
-        raise NotReady(
-            f"--gpus {args.gpus}: training on several GPUs is not built yet; give one index, and for the same "
-            f"effective batch and learning rate: --gpus {index} --batch_size {(1 + len(others)) * args.batch_size}"
-        )
-    count = torch.cuda.device_count()
-    if count and index >= count:
-        raise UsageError(f"--gpus {args.gpus}: this machine has {count}; give an index from 0 to {count - 1}")
-    return index
 
 
 def per_view(args: Args, values: list[float]) -> list[float]:

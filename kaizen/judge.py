@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from kaizen.args import Args, UsageError
 from kaizen.checkpoint import load_part, load_task
-from kaizen.cli import gpu_index, image_size, uses_cuda
+from kaizen.cli import image_size
 from kaizen.data.loaders import EVALUATION_BATCH, evaluation_loader
 from kaizen.data.views import EvalTransform
+from kaizen.devices import gpu_index, uses_cuda
 from kaizen.features import Features, extract_features, kept_features
 from kaizen.knn import knn_correct
 from kaizen.linear import train_linear

@@ -7,8 +7,8 @@ import importlib.util
 import torch
 
 from kaizen.args import Args
-from kaizen.cli import gpu_indices, uses_cuda
 from kaizen.data.datasets import dataset_info
+from kaizen.devices import gpu_indices, uses_cuda
 
 
 def notices(args: Args) -> list[str]:
@@ -20,10 +20,12 @@ def notices(args: Args) -> list[str]:
     if args.precision == "16" and not cuda:
         lines.append("--precision 16: fp16 needs CUDA, training in fp32")
     if args.compile:
-        lines.append("--compile: kernels are made while the first steps of a task run, which takes them a minute or two")
+        lines.append(
+            "--compile: kernels are made during the first steps of each task, which takes a minute or two"
+        )
     if args.dali:
         lines.append(
-            "--dali: not needed; images are decoded in loader processes and views are made in batches on the device"
+            "--dali: not needed; images are decoded in loader processes, views are made where --augment_on says"
         )
     if args.online_evaluation and args.online_eval_batchnorm == "update":
         lines.append(

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from kaizen.args import Args, UsageError, shorten
-from kaizen.cli import classifier_distiller, feature_distiller, gpu_indices, image_size, probes_momentum
+from kaizen.cli import classifier_distiller, feature_distiller, image_size, probes_momentum
 from kaizen.data.checks import check_classes, used_domains
 from kaizen.data.datasets import DatasetInfo, dataset_info
 from kaizen.data.images import ImageSet
 from kaizen.data.loaders import full_batches
 from kaizen.data.replay import Counts, replay_counts
 from kaizen.data.tasks import TaskSplit, class_order, make_split, split_classes, split_domains, visible_labels
+from kaizen.devices import gpu_indices
 from kaizen.optim import scaled_lr
 
 

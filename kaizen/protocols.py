@@ -33,7 +33,7 @@ LEARNING = ("linear", "knn")  # from training labels; the others judge heads of 
 MODES = {"linear_eval": "linear", "classifier_eval": "classifier", "online_classifier_eval": "online"}
 LABELS = ("all_tasks", "seen_tasks", "current_task")
 # May differ from what the experiment, or the checkpoint's training, had.
-FREE = ("data_dir", "num_workers", "gpus", "accelerator", "precision", "dry_run")
+FREE = ("data_dir", "image_cache", "num_workers", "gpus", "accelerator", "precision", "dry_run")
 UNUSED = ("classifier_lr", "accumulate_grad_batches")  # of the optimisation, by the linear classifier
 USAGE = "python -m kaizen.evaluate --experiment FOLDER | --pretrained_model CKPT --dataset NAME ... [--protocol NAME]"
 

@@ -22,17 +22,16 @@ from kaizen.cli import (
     args_from,
     classifier_distiller,
     feature_distiller,
-    gpu_index,
     image_size,
     per_view,
     probes_momentum,
     small_crop_size,
-    uses_cuda,
 )
 from kaizen.compiling import compile_networks
-from kaizen.data.images import RandomCrop
+from kaizen.data.images import ImageSet, RandomCrop
 from kaizen.data.loaders import EVALUATION_BATCH, Batch, evaluation_loader, training_loader
-from kaizen.data.views import EvalTransform, ViewOptions, Views, ViewTransform
+from kaizen.data.views import EvalTransform, ReadyViews, ViewOptions, Views, ViewTransform
+from kaizen.devices import gpu_index, uses_cuda
 from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
 from kaizen.embedding import draw_embedding
 from kaizen.experiment import Experiment
@@ -71,6 +70,9 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
         compile_networks(learner)
     folder = experiment.task_folder(task_idx)
     trainer = build_trainer(args, folder, experiment.name, task_idx)
+    device = trainer.strategy.root_device
+    if args.augment_on == "device" and device.type == "cuda":
+        data = replace(data, train=kept_on(device, data.train, free=torch.cuda.mem_get_info(device)[0]))
     test = None
     if not args.no_labels:
         everything = torch.arange(len(data.test))
@@ -80,7 +82,7 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     if before is not None and task_idx > 0:
         experiment.finish_task(task_idx - 1, before, None, 0.0)  # what --pretrained_model brings along
 
-    learner.to(trainer.strategy.root_device)
+    learner.to(device)
     replay = remember(experiment, learner, data, task_idx)
     started = time.monotonic()
     trainer.fit(learner, training_loaders(args, data, task_idx, replay), test)
@@ -94,6 +96,17 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     if results["tasks_done"] == results["num_tasks"]:
         draw_plots(results, experiment.folder)
     log_results(trainer.loggers, results, experiment.folder)
+
+
+def kept_on(device: torch.device, images: ImageSet, free: int) -> ImageSet:
+    """Images in the memory of a device, so that none have to get there in training, if it has the room.
+
+    Args:
+        device: where views are made.
+        images: those in files stay there.
+        free: memory of the device, in bytes; three quarters of it are left to training.
+    """
+    return images.to(device) if images.nbytes <= free // 4 else images
 
 
 def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearner:
@@ -112,7 +125,7 @@ def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearn
             return None
         return build_distiller(kind, prefixes, dim, args.method_flags, method.teaching_prototypes)
 
-    size, (mean, std) = image_size(args), channel_statistics(args)
+    views, probe_view = view_makers(args) if args.augment_on == "device" else (ReadyViews(), nn.Identity())
     return ContinualLearner(
         args,
         method,
@@ -120,10 +133,16 @@ def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearn
         probes,
         distiller("distill_features", feature_distiller(args), FEATURES, method.output_dim),
         distiller("distill_classifier", classifier_distiller(args), CLASSIFIER, num_classes),
-        views=Views(view_options(args)),
-        probe_view=ViewTransform(ViewOptions(size, 0, 0, 0, 0, mean, std, gray_prob=0)),
-        eval_view=EvalTransform(size, mean, std),
+        views=views,
+        probe_view=probe_view,
+        eval_view=EvalTransform(image_size(args), *channel_statistics(args)),
     )
+
+
+def view_makers(args: Args) -> tuple[nn.Module, nn.Module]:
+    """What makes the training views of uint8 images, and the one view that probes train on."""
+    mean, std = channel_statistics(args)
+    return Views(view_options(args)), ViewTransform(ViewOptions(image_size(args), 0, 0, 0, 0, mean, std, gray_prob=0))
 
 
 def view_options(args: Args) -> list[ViewOptions]:
@@ -175,27 +194,30 @@ def training_loaders(args: Args, data: Data, task_idx: int, replay: torch.Tensor
         replay: indices of the training images to replay.
     """
     crops = [RandomCrop(view.size, view.min_scale, view.max_scale) for view in view_options(args)]
+    views, probe_view = view_makers(args) if args.augment_on == "workers" else (None, None)
 
     def loader(
         indices: torch.Tensor,
         crops: list[RandomCrop],
+        transform: nn.Module | None,
         batch_size: int,
         stream: int,
         limit: int | None = None,
         targets: torch.Tensor = data.visible_targets,
     ) -> DataLoader[Batch]:
         seed = args.seed * 31 + task_idx * 7 + stream
-        return training_loader(data.train, indices, crops, batch_size, args.num_workers, seed, limit, targets)
+        workers = args.num_workers
+        return training_loader(data.train, indices, crops, batch_size, workers, seed, limit, targets, transform)
 
-    loaders = {"task": loader(data.split.train[task_idx], crops, args.batch_size, 0)}
+    loaders = {"task": loader(data.split.train[task_idx], crops, views, args.batch_size, 0)}
     if len(replay):
-        loaders["replay"] = loader(replay, crops, args.replay_batch_size, 1)
+        loaders["replay"] = loader(replay, crops, views, args.replay_batch_size, 1)
     if args.online_evaluation:
         probe = probe_indices(args, data, task_idx)
         one_crop = [RandomCrop(image_size(args), 0.08, 1.0)]
         steps = max(map(len, loaders.values()))  # probes follow; they never make an epoch longer
         probe_batch = probe_batch_size(args, len(probe), steps)
-        loaders["online"] = loader(probe, one_crop, probe_batch, 2, limit=steps, targets=data.train.targets)
+        loaders["online"] = loader(probe, one_crop, probe_view, probe_batch, 2, steps, data.train.targets)
     return loaders
 
 

@@ -168,7 +168,7 @@ def test_flags_of_a_signature_land_in_method_flags() -> None:
 
 def test_free_flags_are_places_devices_and_logging() -> None:
     free = {item.name for item in core_flags() if item.free}
-    assert {"data_dir", "num_workers", "wandb", "gpus", "experiment_dir"} <= free
+    assert {"data_dir", "image_cache", "num_workers", "wandb", "gpus", "experiment_dir"} <= free
     assert not free & {"dataset", "method", "lr", "seed", "split_seed", "num_tasks", "max_epochs", "encoder", "replay"}
 
 

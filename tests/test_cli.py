@@ -22,8 +22,8 @@ from kaizen.cli import (
     per_view,
     read_args,
     unused_flags,
-    uses_cuda,
 )
+from kaizen.devices import uses_cuda
 from kaizen.distillers import CLASSIFIER_DISTILLERS
 from kaizen.experiment import Experiment
 from kaizen.methods import METHODS
@@ -141,6 +141,15 @@ def test_accelerators(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert all(uses_cuda(args_of("--accelerator", name)) for name in ("auto", "gpu", "ddp"))
     assert not uses_cuda(args_of("--accelerator", "cpu"))
+
+
+def test_compiling_without_a_compiler(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "--compile: no C++ compiler no-such-compiler" in refusal(capsys, *command_line("--compile"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "--compile: needs triton on CUDA" in refusal(capsys, *command_line("--compile"))
 
 
 def test_wandb_without_a_key(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,13 @@ def test_going_on_needs_the_same_flags_but_for_places_and_devices(tmp_path: Path
     assert Experiment.open(tmp_path).flags["num_workers"] == 1
     before = (tmp_path / "experiment.json").read_bytes()
     split = (["--classes_per_task", "4", "6"], ["--class_order", *"9876543210"], ["--semi_supervised", "0.5"])
-    others = (["--lr", "0.5"], ["--output_dim", "7"], ["--distiller", "predictive"], ["--num_tasks", "5"])
+    others = (
+        ["--lr", "0.5"],
+        ["--augment_on", "workers"],
+        ["--output_dim", "7"],
+        ["--distiller", "predictive"],
+        ["--num_tasks", "5"],
+    )
     for other in (*others, *split):
         with pytest.raises(UsageError, match=f"was started with other flags: .*{other[0]}"):
             start(tmp_path, "--lr", "0.25", *other)

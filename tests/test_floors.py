@@ -38,6 +38,7 @@ FLOORS: list[list[str]] = [
         "kaizen.models.encoders",
         "kaizen.data.augment",
         "kaizen.data.filters",
+        "kaizen.data.cache",
         "kaizen.data.images",
         "kaizen.data.views",
         "kaizen.data.lists",
@@ -54,6 +55,7 @@ FLOORS: list[list[str]] = [
         "kaizen.optim",
     ],
     [
+        "kaizen.devices",
         "kaizen.cli",
         "kaizen.notices",
         "kaizen.plan",
@@ -71,6 +73,7 @@ FLOORS: list[list[str]] = [
         "kaizen.judge",
         "kaizen.memory",
         "kaizen.embedding",
+        "kaizen.compiling",
     ],
     ["kaizen.task", "kaizen.evaluate"],
     ["main_continual"],

@@ -104,10 +104,24 @@ def test_the_published_modes() -> None:
 def test_an_experiments_data_and_model_are_its_own() -> None:
     flags = experiment_flags()
     _, args = read_request(
-        ["--experiment", "x", "--data_dir", "there", "--num_workers", "1", "--precision", "bf16", "--batch_size", "9"]
+        [
+            "--experiment",
+            "x",
+            "--data_dir",
+            "there",
+            "--image_cache",
+            "none",
+            "--num_workers",
+            "1",
+            "--precision",
+            "bf16",
+            "--batch_size",
+            "9",
+        ]
     )
     model = of_experiment(flags, args)
     assert (model.data_dir, model.num_workers, model.precision) == ("there", 1, "bf16")
+    assert model.image_cache == "none"
     assert model.batch_size == flags["batch_size"]  # the one given is the linear layer's
     for flag, value in (("dataset", "digits"), ("num_tasks", "5"), ("encoder", "tiny"), ("task_idx", "1")):
         with pytest.raises(UsageError, match=f"--{flag}: is the experiment's own"):

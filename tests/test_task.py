@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ import torch
 from helpers import args_of, class_folders, command_line, domain_lists, run_experiment, state_of
 
 from kaizen import task
+from kaizen.args import Args
 from kaizen.checkpoint import load_task
 from kaizen.cli import flags_of, read_args
+from kaizen.data.images import image_folder
+from kaizen.data.loaders import Batch
 from kaizen.experiment import Experiment
 from kaizen.files import read_json
+from kaizen.learner import ContinualLearner
 from kaizen.methods import METHODS
 from kaizen.notices import notices
+from kaizen.plan import Data, open_data
 from kaizen.task import build_learner, run_task
 from main_continual import chain
 
@@ -179,6 +185,76 @@ def test_a_corrupt_file_found_by_a_loader_process_is_one_line(
     assert task.main([str(tmp_path / "run"), "0"]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {broken}: cannot be read as an image") and error.count("\n") == 1
+
+
+# Views made by loader processes
+
+
+@pytest.mark.parametrize(("method", "dataset"), [("deepclusterv2", "digits"), ("dino", "custom")])
+def test_ready_views_reach_the_learner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, dataset: str
+) -> None:
+    """Of images in memory and, cropped while they are read, in large files."""
+    seen: set[tuple[str, torch.dtype, tuple[int, ...]]] = set()
+    step = ContinualLearner.training_step
+
+    def watched(self: ContinualLearner, batch: dict[str, Batch], batch_idx: int) -> dict[str, Any]:
+        for name, (images, _, _) in batch.items():
+            for view in [images] if isinstance(images, torch.Tensor) else images:
+                seen.add((name, view.dtype, tuple(view.shape[1:])))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(ContinualLearner, "training_step", watched)
+    flags = ["--augment_on", "workers", "--num_workers", "2", *DISTILL, *REPLAY, "--online_evaluation"]
+    if dataset == "custom":
+        data = class_folders(tmp_path / "data", sizes=[(100, 120)], suffix="jpg")
+        flags += ["--data_dir", str(data), "--multicrop", "--num_small_crops", "1", "--small_crop_size", "6"]
+    experiment = run_experiment(command_line(*flags, method=method, dataset=dataset), tmp_path / "run")
+    check(experiment, {"classifier", "online", "knn"})
+    assert {dtype for _, dtype, _ in seen} == {torch.float32}
+    sides = {name: {shape[-1] for other, _, shape in seen if other == name} for name, _, _ in seen}
+    views = {8, 6} if dataset == "custom" else {8}
+    assert sides == {"task": views, "replay": views, "online": {8}}
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_ready_views_follow_from_the_seed(tmp_path: Path, data: Path, workers: str) -> None:
+    flags = ["--augment_on", "workers", "--num_workers", workers, *REPLAY, "--online_evaluation", "--max_epochs", "2"]
+    first, second, other = (run(tmp_path, data, *flags, "--seed", seed, name=name) for name, seed in ("a5", "b5", "c6"))
+    for i in range(2):
+        assert logged(first, i) == logged(second, i)
+        assert logged(first, i) != logged(other, i)
+    on_device = run(tmp_path, data, *flags, "--augment_on", "device", name="d")
+    # In this process they are the very same; but task and replay images get theirs apart.
+    assert (logged(on_device, 0) == logged(first, 0)) == (workers == "0")
+    assert logged(on_device, 1) != logged(first, 1)
+
+
+# Images on the device
+
+
+def test_images_go_to_a_device_that_has_room(tmp_path: Path, data: Path) -> None:
+    device = torch.device("meta")
+    small = image_folder(data / "train", "--train_dir")
+    assert task.kept_on(device, small, free=4 * small.nbytes).device == device
+    assert task.kept_on(device, small, free=4 * small.nbytes - 1) is small
+    large = image_folder(class_folders(tmp_path / "large", [2], sizes=[(100, 100)]) / "train", "--train_dir")
+    assert task.kept_on(device, large, free=0) is large
+
+
+def test_where_images_lie_changes_nothing(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = [*REPLAY, "--replay_selection", "herding", "--online_evaluation", "--auto_umap", "--max_epochs", "2"]
+    in_files = run(tmp_path, data, *flags, name="a")
+
+    def moved(args: Args) -> Data:
+        found = open_data(args)
+        return replace(found, train=task.kept_on(torch.device("cpu"), found.train, free=10**9))
+
+    monkeypatch.setattr(task, "open_data", moved)
+    in_memory = run(tmp_path, data, *flags, name="b")
+    for i in range(2):
+        assert heads_of(in_files, i) == heads_of(in_memory, i)
+        assert logged(in_files, i) == logged(in_memory, i)
 
 
 # Splits and labels

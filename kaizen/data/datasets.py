@@ -12,6 +12,7 @@ import torch
 from einops import rearrange, repeat
 
 from kaizen.args import Args, DataMissing, UsageError, nearest
+from kaizen.data.cache import cache_folder
 from kaizen.data.images import ImageSet, MemoryImages, image_folder, unlabelled_folder
 from kaizen.data.lists import domain_images
 
@@ -107,8 +108,8 @@ def _open_folders(args: Args) -> tuple[ImageSet, ImageSet]:
     """Training and test images in class folders. ImageNet's probes, too, train on training images."""
     root = _data_folder(args)
     train_dir, val_dir = args.train_dir or "train", args.val_dir or "val"
-    train = image_folder(root / train_dir, "--train_dir")
-    test = image_folder(root / val_dir, "--val_dir")
+    train = image_folder(root / train_dir, "--train_dir", cache_folder(args))
+    test = image_folder(root / val_dir, "--val_dir", cache_folder(args))
     expected = DATASETS[args.dataset].num_classes
     if expected is not None and len(train.class_names) != expected:
         raise UsageError(
@@ -127,7 +128,8 @@ def _open_folders(args: Args) -> tuple[ImageSet, ImageSet]:
 def _open_custom(args: Args) -> tuple[ImageSet, ImageSet]:
     if not args.no_labels:
         return _open_folders(args)
-    train = unlabelled_folder(_data_folder(args) / (args.train_dir or "train"), "--train_dir")
+    root = _data_folder(args) / (args.train_dir or "train")
+    train = unlabelled_folder(root, "--train_dir", cache_folder(args))
     nothing = MemoryImages(torch.empty(0, 3, 1, 1, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), [])
     return train, nothing
 
@@ -138,7 +140,8 @@ def _open_domainnet(args: Args) -> tuple[ImageSet, ImageSet]:
     domains = info.domains[: args.num_tasks] if args.split_strategy == "domain" else info.domains
     used = (args.domain,) if args.domain else domains
     assert info.num_classes is not None
-    return domain_images(root, used, "train", info.num_classes), domain_images(root, used, "test", info.num_classes)
+    count, cache = info.num_classes, cache_folder(args)
+    return domain_images(root, used, "train", count, cache), domain_images(root, used, "test", count, cache)
 
 
 def _data_folder(args: Args) -> Path:

@@ -1,9 +1,10 @@
-"""Image sets: where pixels come from. Both kinds hand out uint8 batches; floats are made on the training device."""
+"""Image sets: where pixels come from. Both kinds hand out uint8 batches; views are made of them afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from kaizen.args import DataMissing, UsageError
+from kaizen.data.cache import cached_pixels
 
 # Beyond this side an image is read anew for each batch by a loader process instead of being kept in memory.
 LARGEST_KEPT = 96
@@ -58,7 +60,8 @@ class CentreCrop:
 
 # What is cut out of a large image while it is read: a crop for each view, or the one that is judged.
 Crops = Sequence[RandomCrop] | CentreCrop
-# uint8: whole images (B, 3, H, W), or where each view was cropped while reading, a (B, 3, size, size) for each.
+# uint8: whole images (B, 3, H, W), or where each view was cropped while reading, a (B, 3, size, size) for each; or
+# where views are made while reading, the views, float.
 Images = Tensor | list[Tensor]
 
 
@@ -74,10 +77,21 @@ class ImageSet(Protocol):
     def in_memory(self) -> bool:
         """True where reading is a gather, so that loader processes would only cost."""
 
+    @property
+    def nbytes(self) -> int:
+        """How much memory the images take; nothing where they stay in files."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are when they are read."""
+
     def __len__(self) -> int:
         """Number of images."""
 
-    def read(self, indices: Sequence[int], crops: Crops) -> Images:
+    def to(self, device: torch.device) -> ImageSet:
+        """The same with the images in the memory of a device; labels stay where they are, and so do files."""
+
+    def read(self, indices: Sequence[int] | Tensor, crops: Crops) -> Images:
         """Whole images from memory, cropped ones from large files."""
 
 
@@ -103,13 +117,29 @@ class MemoryImages:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def read(self, indices: Sequence[int], crops: Crops) -> Images:
-        """uint8 (B, 3, H, W)."""
-        return self.images[torch.as_tensor(indices)]
+    @property
+    def nbytes(self) -> int:
+        """Of all images."""
+        return self.images.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
+
+    def to(self, device: torch.device) -> MemoryImages:
+        """The same with the images on another device."""
+        return MemoryImages(self.images.to(device), self.targets, self.class_names, self.domains, self.domain_names)
+
+    def read(self, indices: Sequence[int] | Tensor, crops: Crops) -> Images:
+        """uint8 (B, 3, H, W), on the device of the images."""
+        return self.images[torch.as_tensor(indices, device=self.device)]
 
 
 class FolderImages:
     """Images in files. Small ones of one size are decoded once, at the first read; others anew for each batch."""
+
+    device = torch.device("cpu")
 
     def __init__(
         self,
@@ -118,9 +148,10 @@ class FolderImages:
         class_names: list[str],
         domains: Tensor | None = None,
         domain_names: Sequence[str] = (),
+        cache: Path | None = None,
     ) -> None:
-        """Targets and domains: int64 (N,), in the order of the paths."""
-        self.paths = paths
+        """Targets and domains: int64 (N,), in the order of the paths; cache: folder where decoded images are kept."""
+        self.paths, self.cache = paths, cache
         self.targets = targets
         self.class_names = class_names
         self.domains, self.domain_names = domains, list(domain_names)
@@ -135,20 +166,37 @@ class FolderImages:
 
     @cached_property
     def _pixels(self) -> Tensor | None:
-        return _decode_all(self.paths)
+        with _opened(self.paths[0]) as image:
+            width, height = image.size
+        if max(width, height) > LARGEST_KEPT:
+            return None
+        shape = (len(self.paths), 3, height, width)
+        return cached_pixels(self.cache, self.paths, shape, lambda: _decode_all(self.paths, width, height))
 
-    def read(self, indices: Sequence[int], crops: Crops) -> Images:
+    @property
+    def nbytes(self) -> int:
+        """Of the images that are kept."""
+        return 0 if self._pixels is None else self._pixels.nbytes
+
+    def to(self, device: torch.device) -> ImageSet:
+        """Kept images on another device; others stay in their files."""
+        if self._pixels is None:
+            return self
+        return MemoryImages(self._pixels.to(device), self.targets, self.class_names, self.domains, self.domain_names)
+
+    def read(self, indices: Sequence[int] | Tensor, crops: Crops) -> Images:
         """uint8 (B, 3, H, W) from memory; from files a (B, 3, size, size) for each random crop, or the central one."""
+        chosen = torch.as_tensor(indices)
         if self._pixels is not None:
-            return self._pixels[torch.as_tensor(indices)]
-        images = (read_image(self.paths[i]) for i in indices)
+            return self._pixels[chosen]
+        images = (read_image(self.paths[i]) for i in chosen.tolist())
         if isinstance(crops, CentreCrop):
             return torch.stack([crops(image) for image in images])
         rows = [[crop(image) for crop in crops] for image in images]
         return [torch.stack(view) for view in zip(*rows, strict=True)]
 
 
-def image_folder(root: Path, flag: str) -> FolderImages:
+def image_folder(root: Path, flag: str, cache: Path | None = None) -> FolderImages:
     """A folder of class folders, sorted by name.
 
     Raises:
@@ -168,10 +216,10 @@ def image_folder(root: Path, flag: str) -> FolderImages:
         raise UsageError(f"{flag} {root}: class folder {empty[0]} holds no images; add some or remove it")
     paths = [path for found in files for path in found]
     targets = torch.repeat_interleave(torch.arange(len(files)), torch.tensor([len(found) for found in files]))
-    return FolderImages(paths, targets, [c.name for c in classes])
+    return FolderImages(paths, targets, [c.name for c in classes], cache=cache)
 
 
-def unlabelled_folder(root: Path, flag: str) -> FolderImages:
+def unlabelled_folder(root: Path, flag: str, cache: Path | None = None) -> FolderImages:
     """All images below a folder at any depth, sorted by path, with the label -1.
 
     Raises:
@@ -183,29 +231,32 @@ def unlabelled_folder(root: Path, flag: str) -> FolderImages:
     paths = sorted(file for file in root.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise UsageError(f"{flag} {root}: holds no .jpg or .png image; name the folder with the images")
-    return FolderImages(paths, torch.full((len(paths),), -1), [])
+    return FolderImages(paths, torch.full((len(paths),), -1), [], cache=cache)
 
 
 def read_image(path: Path) -> Image.Image:
     """RGB image. Raises UsageError naming a file that is no image."""
+    with _opened(path) as image:
+        return image.convert("RGB")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image whose header alone is read yet."""
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            yield image
     except Exception as error:  # in a damaged file a decoder may stumble over anything
         raise UsageError(f"{path}: cannot be read as an image ({error}); repair or remove it") from None
 
 
-def _decode_all(paths: list[Path]) -> Tensor | None:
-    """All images as uint8 (N, 3, H, W), or None where they are large or differ in size."""
-    size = read_image(paths[0]).size
-    if max(size) > LARGEST_KEPT:
-        return None
-    width, height = size
+def _decode_all(paths: list[Path], width: int, height: int) -> Tensor | None:
+    """All images as uint8 (N, 3, H, W), or None where one is of another size."""
     images = np.empty((len(paths), height, width, 3), dtype=np.uint8)
 
     def decode(i: int) -> bool:
         image = read_image(paths[i])
-        if image.size != size:
+        if image.size != (width, height):
             return False
         images[i] = np.asarray(image)
         return True

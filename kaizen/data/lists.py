@@ -11,7 +11,9 @@ from kaizen.args import DataMissing, UsageError
 from kaizen.data.images import FolderImages
 
 
-def domain_images(root: Path, domains: Sequence[str], split: str, num_classes: int) -> FolderImages:
+def domain_images(
+    root: Path, domains: Sequence[str], split: str, num_classes: int, cache: Path | None = None
+) -> FolderImages:
     """The images in `root`/<domain>_<split>.txt, domain after domain.
 
     A class is called like the folder of its first image, or else by its number.
@@ -21,6 +23,7 @@ def domain_images(root: Path, domains: Sequence[str], split: str, num_classes: i
         domains: whose lists are read.
         split: "train" or "test".
         num_classes: class numbers are below it.
+        cache: folder where decoded images are kept.
 
     Raises:
         DataMissing: a list, or the first image in it, is not there.
@@ -36,6 +39,7 @@ def domain_images(root: Path, domains: Sequence[str], split: str, num_classes: i
         names,
         torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(part) for part in rows])),
         domains,
+        cache,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,18 +18,39 @@ Batch = tuple[Images, Tensor, Tensor]  # images, targets (B,), indices (B,) into
 class BatchDataset(Dataset[Batch]):
     """An image set asked for whole batches, so that images in memory are gathered in one go."""
 
-    def __init__(self, images: ImageSet, indices: Tensor, crops: Crops, targets: Tensor | None = None) -> None:
-        """indices: int64, the part of the image set that is served; targets: labels in the place of its own, (N,)."""
-        self.images, self.indices, self.crops = images, indices, crops
-        self.targets = images.targets if targets is None else targets
+    def __init__(
+        self,
+        images: ImageSet,
+        indices: Tensor,
+        crops: Crops,
+        targets: Tensor | None = None,
+        transform: Callable[[Images], Images] | None = None,
+    ) -> None:
+        """What is served of an image set.
+
+        Args:
+            images: the image set.
+            indices: int64, the part of it.
+            crops: of large images.
+            targets: labels in the place of the image set's own, (N,).
+            transform: makes views of what was read; None leaves that to the device.
+        """
+        self.images, self.indices, self.crops, self.transform = images, indices, crops, transform
+        self.targets = (images.targets if targets is None else targets).to(images.device)
 
     def __getitem__(self, positions: list[int]) -> Batch:
-        """Images of the given positions in `indices`."""
-        chosen = self.indices[positions]
-        return self.images.read(chosen.tolist(), self.crops), self.targets[chosen], chosen
+        """Images of the given positions in `indices`; all of it where the image set has its images."""
+        chosen = sent(self.indices[positions], self.images.device)
+        images = self.images.read(chosen, self.crops)
+        return images if self.transform is None else self.transform(images), self.targets[chosen], chosen
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+def sent(indices: Tensor, device: torch.device) -> Tensor:
+    """Indices on a device. To a GPU they go from pinned memory: otherwise one waits here for all it has yet to do."""
+    return indices.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else indices.to(device)
 
 
 def full_batches(count: int, batch_size: int) -> int:
@@ -94,13 +115,16 @@ def training_loader(
     seed: int,
     limit: int | None = None,
     targets: Tensor | None = None,
+    transform: Callable[[Images], Images] | None = None,
 ) -> DataLoader[Batch]:
     """Shuffled full batches of (images, targets, indices), at most `limit` in an epoch.
 
-    `targets`, (N,), are served in the place of the image set's own labels.
+    `targets`, (N,), are served in the place of the image set's own labels, and what `transform` makes of the images
+    in the place of the images; its random numbers come from the default generator of each loader process, which
+    begins with a seed of its own.
     """
     batches = ShuffledBatches(len(indices), batch_size, seed, limit)
-    return _loader(BatchDataset(images, indices, crops, targets), batches, num_workers)
+    return _loader(BatchDataset(images, indices, crops, targets, transform), batches, num_workers)
 
 
 def evaluation_loader(
@@ -119,7 +143,7 @@ def one_epoch(loaders: Mapping[str, DataLoader[Batch]]) -> Iterator[dict[str, Ba
     from pytorch_lightning.utilities import CombinedLoader
 
     own = {
-        name: _loader_of(loader.dataset, loader.sampler, loader.num_workers, keep_workers=False)
+        name: _loader_of(loader.dataset, loader.sampler, loader.num_workers, loader.pin_memory, keep_workers=False)
         for name, loader in loaders.items()
     }
     for batch, _, _ in CombinedLoader(own, "max_size_cycle"):
@@ -127,16 +151,20 @@ def one_epoch(loaders: Mapping[str, DataLoader[Batch]]) -> Iterator[dict[str, Ba
 
 
 def _loader(dataset: BatchDataset, sampler: Sampler[list[int]], num_workers: int) -> DataLoader[Batch]:
-    workers = 0 if dataset.images.in_memory else num_workers
-    return _loader_of(dataset, sampler, workers, keep_workers=workers > 0)
+    # Also in this order: small files are decoded now, once, and not in each process.
+    workers = 0 if dataset.images.in_memory and dataset.transform is None else num_workers
+    pin = torch.cuda.is_available() and dataset.images.device.type == "cpu"
+    return _loader_of(dataset, sampler, workers, pin, keep_workers=workers > 0)
 
 
-def _loader_of(dataset: Dataset[Batch], sampler: Any, workers: int, keep_workers: bool) -> DataLoader[Batch]:
+def _loader_of(
+    dataset: Dataset[Batch], sampler: Any, workers: int, pin_memory: bool, keep_workers: bool
+) -> DataLoader[Batch]:
     return DataLoader(
         dataset,
         batch_size=None,  # the sampler already speaks in batches
         sampler=sampler,
         num_workers=workers,
         persistent_workers=keep_workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
     )

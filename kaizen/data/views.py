@@ -134,6 +134,14 @@ class Views(nn.Module):
         return [view.contiguous(memory_format=torch.channels_last) for view in views]
 
 
+class ReadyViews(nn.Module):
+    """The views as they come, where loader processes have made them."""
+
+    def forward(self, views: list[Tensor]) -> list[Tensor]:
+        """Views (B, 3, size, size), which joining batches may have laid out otherwise, in channels_last."""
+        return [view.contiguous(memory_format=torch.channels_last) for view in views]
+
+
 class EvalTransform(nn.Module):
     """The central square of an image without chance: resize the shorter side to `size`, crop, normalise."""
 

@@ -76,6 +76,30 @@ def test_the_largest_kept_image_is_kept(tmp_path: Path) -> None:
     assert folder(tmp_path, sizes=[(LARGEST_KEPT, LARGEST_KEPT)]).in_memory
 
 
+@pytest.mark.parametrize("size", [(9, 7), (100, 100)])
+def test_images_that_are_kept_can_lie_on_a_device(tmp_path: Path, size: tuple[int, int]) -> None:
+    data = folder(tmp_path, sizes=[size])
+    data.domains, data.domain_names = torch.arange(5), list("vwxyz")
+    moved = data.to(torch.device("meta"))
+    if size == (100, 100):
+        assert moved is data and data.nbytes == 0 and data.device == torch.device("cpu")
+        return
+    assert data.nbytes == moved.nbytes == 5 * 3 * 9 * 7
+    assert (data.device.type, moved.device.type) == ("cpu", "meta")
+    here = data.to(torch.device("cpu"))
+    for other in (moved, here, here.to(torch.device("cpu"))):
+        assert isinstance(other, MemoryImages) and other.in_memory and len(other) == 5
+        assert other.targets.tolist() == [0, 0, 0, 1, 1] and other.class_names == data.class_names
+        assert other.domains is data.domains and other.domain_names == data.domain_names
+    assert torch.equal(here.read([4, 1], CENTRE), data.read([4, 1], CENTRE))
+
+
+@pytest.mark.parametrize("size", [(9, 7), (100, 100)])
+def test_indices_may_be_a_tensor(tmp_path: Path, size: tuple[int, int]) -> None:
+    data = folder(tmp_path, sizes=[size])
+    assert torch.equal(data.read(torch.tensor([4, 1]), CENTRE), data.read([4, 1], CENTRE))
+
+
 def test_crops_follow_from_torchs_seed(tmp_path: Path) -> None:
     data = folder(tmp_path, sizes=[(100, 100)])
     torch.manual_seed(3)
