@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmarks.clock import Clock, Lap
 from benchmarks.setting import Setting
+from kaizen.compiling import compile_networks
 from kaizen.learner import ContinualLearner
 from kaizen.plan import Data
 from kaizen.task import build_trainer, training_loaders
@@ -32,6 +33,8 @@ class Product(pl.Callback):
     def __init__(self, setting: Setting, data: Data) -> None:
         self.setting, self.data = setting, data
         self.learner = setting.learner()
+        if setting.compile:
+            compile_networks(self.learner)
         self.clock = Clock()
         self._turn, self._ready = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._fit, daemon=True)

@@ -57,6 +57,7 @@ class Setting:
         batchnorm: of --online_eval_batchnorm.
         size: side of the views in pixels.
         momentum_probe: does the momentum encoder have a probe too (--momentum_classifier).
+        compile: does our side compile its encoders and views (--compile).
     """
 
     encoder: str = "resnet9"
@@ -69,6 +70,7 @@ class Setting:
     batchnorm: str = "frozen"
     size: int = SIDE
     momentum_probe: bool = False
+    compile: bool = False
 
     @property
     def args(self) -> Args:
@@ -87,6 +89,7 @@ class Setting:
             "online_eval_batchnorm": self.batchnorm,
             "size": self.size,
             "momentum_classifier": self.momentum_probe,
+            "compile": self.compile,
             "feature_extractor_distill_proj_hidden_dim": heads["proj_hidden_dim"],
             **{name: value for name, value in own.items() if name in known},
         }

@@ -20,7 +20,7 @@ import argparse
 import contextlib
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=7, help="steps of each side [7]")
     parser.add_argument("--warmup", type=int, default=2, help="steps of each side that do not count [2]")
     parser.add_argument("--threads", type=int, default=1, help="of torch [1]")
+    parser.add_argument("--compile", action="store_true", help="our side compiles its encoders and views")
     own = parser.add_argument_group("a step of your own, instead of the parts")
     own.add_argument("--encoder", help="backbone")
     own.add_argument("--method", help="self-supervised method; mocov2plus alone has a reference")
@@ -102,14 +103,15 @@ def chosen_settings(options: argparse.Namespace) -> dict[str, Setting]:
 
     given = {name: getattr(options, name) for name in OWN if getattr(options, name) is not None}
     if given or options.online_eval_batchnorm:
-        return {"own": Setting(**given)}
+        return {"own": Setting(**given, compile=options.compile)}
     large = Setting(encoder="resnet18", batch_size=32, replay_batch_size=8)
     small = Setting(size=16)  # as in bash_files/mocov2plus_cifar10_small_cpu.sh
     if options.quick:
         small = Setting(batch_size=8, replay_batch_size=4, size=16)
         large = Setting(encoder="resnet18", batch_size=4, replay_batch_size=2, size=8)
     settings = {"small": small, "resnet18": large, "memory": large}
-    return {name: setting for name, setting in settings.items() if options.only in (None, name)}
+    chosen = {name: setting for name, setting in settings.items() if options.only in (None, name)}
+    return {name: replace(setting, compile=options.compile) for name, setting in chosen.items()}
 
 
 def memory(setting: Setting, details: dict[str, Any]) -> dict[str, float]:

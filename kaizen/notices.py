@@ -20,9 +20,7 @@ def notices(args: Args) -> list[str]:
     if args.precision == "16" and not cuda:
         lines.append("--precision 16: fp16 needs CUDA, training in fp32")
     if args.compile:
-        lines.append(
-            "--compile: kernels are made during the first steps of each task, which takes a minute or two"
-        )
+        lines.append("--compile: kernels are made during the first steps of each task, which takes a minute or two")
     if args.dali:
         lines.append(
             "--dali: not needed; images are decoded in loader processes, views are made where --augment_on says"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kaizen.args import Args
 from kaizen.cli import read_args
+from kaizen.compiling import compile_networks
 from kaizen.data.images import Images
 from kaizen.data.loaders import Batch
 from kaizen.learner import ContinualLearner
@@ -53,8 +54,8 @@ class Step:
 
 
 @cache
-def take_step(case: str) -> Step:
-    """Restore the recorded state and take the step."""
+def take_step(case: str, compiled: bool = False) -> Step:
+    """Restore the recorded state and take the step, with --compile if wanted."""
     require(f"step_{case}.npz", "step_batch.npz")
     record = RECORDS[case]
     args = read_args(record["args"])
@@ -62,6 +63,8 @@ def take_step(case: str) -> Step:
     if record["task_idx"] > 0:
         learner.keep_teacher()
     names = restore(learner, below(arrays(f"step_{case}.npz"), "state"))
+    if compiled:
+        compile_networks(learner)
     watch = Watch(learner)
     optimizer = build_optimizer(args, learner.parameter_groups())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from kaizen.data.tasks import split_classes
 from kaizen.optim import scaled_lr
@@ -121,3 +122,19 @@ def test_parameter_groups(case: str) -> None:
         assert group["weight_decay"] == pytest.approx(expected["weight_decay"])
         norm = torch.cat([step.gradients[name].flatten() for name in group["names"]]).norm()
         assert_close(norm, expected["grad_norm"], f"gradient norm of {expected['first']}")
+
+
+@pytest.mark.slow
+def test_a_compiled_step() -> None:
+    case = "mocov2plus"
+    counters.clear()
+    step, record, values = take_step(case, compiled=True), RECORDS[case], arrays(f"step_{case}.npz")
+    assert_close(step.total, record["total"], "total")
+    for name, expected in below(values, "out").items():
+        assert_close(step.outputs[name], expected, name)
+    recorded = below(values, "grad")
+    assert_gradients_close({name: step.gradients[step.names[name]] for name in recorded}, recorded)
+    after = below(values, "after")
+    for name, before in below(values, "state").items():
+        assert_close(step.after[step.names[name]], after.get(name, before), name)
+    assert counters["stats"]["unique_graphs"] >= 3  # student, momentum and frozen encoder
