@@ -143,7 +143,7 @@ class ContinualLearner(pl.LightningModule):
     @torch.no_grad()
     def statistics(self, out: Output, logits: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
         """What is logged beside the terms: training accuracy, and the spread of z, which collapse brings to 0."""
-        spread = F.normalize(torch.stack(out.z[:2]).float(), dim=-1).std(dim=1).mean()
+        spread = F.normalize(torch.stack(out.z[:2]), dim=-1).std(dim=1).mean()
         if not logits:
             return {"z_std": spread}
         return {"z_std": spread, **accuracies("classifier", torch.cat(logits), targets.repeat(len(logits)))}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kaizen.args import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE
 from kaizen.models.momentum import MomentumNetwork
+from kaizen.precision import float32, in_float32
 
 # The flags that several methods share. A method takes them as keyword-only parameters, with its own defaults.
 ProjHidden = Annotated[int, "hidden width of the projector", COUNT]
@@ -29,7 +30,7 @@ class Output:
 
     Attributes:
         feats: encoder features, (B, feature_dim).
-        z: projections, (B, output_dim).
+        z: projections, (B, output_dim); float32 also under autocast, as some are normalised and remembered.
         p: predictions, for methods with a predictor; scores of the prototypes, for methods with those.
         keys: what the momentum network says, without gradient; of full crops only.
         full: how many of the views, from the front, are full crops; the others are small ones.
@@ -75,6 +76,11 @@ class SSLMethod(nn.Module):
         self.feature_dim = feature_dim
         self.epoch = 0
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """See `loss`: so that none of the methods can forget it."""
+        super().__init_subclass__(**kwargs)
+        cls.loss = in_float32(cls.loss)  # type: ignore[method-assign]
+
     @classmethod
     def check_flags(cls, flags: dict[str, Any], batch_size: int) -> None:
         """Raise UsageError where the method's flags do not fit one another or the batch."""
@@ -83,10 +89,13 @@ class SSLMethod(nn.Module):
         """Each view (B, 3, H, W) through encoder and projector; full crops come before small ones."""
         feats = [self.encoder(view) for view in views]
         full = sum(view.shape[-1] == views[0].shape[-1] for view in views)
-        return Output(feats, [self.projector(f) for f in feats], full=full)
+        return Output(feats, float32([self.projector(f) for f in feats]), full=full)
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:
-        """The method's loss, a scalar. `targets` (B,) is for supervised variants; -1 = unlabelled."""
+        """The method's loss, a scalar. `targets` (B,) is for supervised variants; -1 = unlabelled.
+
+        Under autocast too, `out` comes in float32 here and the maths stays in it.
+        """
         raise NotImplementedError
 
     @property

@@ -61,9 +61,8 @@ class SwAV(SSLMethod):
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:
         """Eq. 6 of the paper, full crops giving the assignments."""
-        scores = [p.float() for p in out.p]
         remembered = [self.remembered(i % 2) for i in range(out.full)] if self.uses_queue else None
-        return self.criterion(scores[: out.full], scores[out.full :], remembered).squeeze()
+        return self.criterion(out.p[: out.full], out.p[out.full :], remembered).squeeze()
 
     @property
     def uses_queue(self) -> bool:
@@ -74,7 +73,7 @@ class SwAV(SSLMethod):
     def remembered(self, view: int) -> Tensor:
         """Scores of the projections in a view's queue. Rows not yet written to are zeros and stay out."""
         queue = self.queue[view]
-        return self.prototypes(queue[queue.any(dim=1)]).float()
+        return self.prototypes(queue[queue.any(dim=1)])
 
     @property
     def teaching_prototypes(self) -> nn.Module:

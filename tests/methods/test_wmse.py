@@ -100,10 +100,3 @@ def test_projections_that_fill_too_few_dimensions_are_one_line() -> None:
     with pytest.raises(UsageError, match=r"--whitening_eps 0: .* fewer than 6 dimensions") as caught:
         loss_of(wmse(), z)
     assert "\n" not in str(caught.value)
-
-
-def test_half_precision_is_no_matter() -> None:
-    z = [view.detach() for view in projections(16)]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        white = whiten(z[0], 0.0)
-    assert white.dtype == torch.float32 and white.equal(whiten(z[0], 0.0))
