@@ -103,17 +103,24 @@ class SSLMethod(nn.Module):
         """Projections (B, output_dim), normalised, -> scores (B, K) of prototypes, for distillation; or None."""
         return None
 
-    def start_task(self, batches: Iterator[tuple[list[Tensor], Tensor]]) -> None:
+    def start_task(self, batches: Iterator[tuple[list[Tensor], Tensor]], num_images: int) -> None:
         """Called before the first epoch of a task.
 
         Args:
             batches: the task's batches as (views, indices into the image set). Made one by one as they are asked
                 for, so they cost nothing where nobody does.
+            num_images: how many the image set has.
         """
 
     def start_epoch(self, epoch: int) -> None:
         """Called before each epoch of a task, 0-based."""
         self.epoch = epoch
+
+    def check_loss(self, loss: float) -> None:
+        """Called with the mean loss when it is logged: raise UsageError where it tells of flags that do not fit.
+
+        From `start_epoch` to here nothing may ask for a tensor's value, for which the host waits.
+        """
 
     def after_backward(self) -> None:
         """Called when the gradients of an optimiser step are there; the place to change some or leave them out."""
