@@ -28,12 +28,13 @@ WAITING = {
     aten.unique_consecutive.default: "unique",
     aten.bincount.default: "bincount",
 }
+COPYING = {aten._to_copy.default, aten.copy_.default}
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 HERE = Path(__file__).resolve().parent.parent
 
 
 class HostWaits(TorchDispatchMode):
-    """Records operations that wait. The CPU, where they cost nothing, has the same ones as CUDA.
+    """Records operations that wait. The CPU, where they cost nothing, has the same ones as CUDA but for copies.
 
     Attributes:
         found: for each, what it was and the lines of this project that led there.
@@ -48,11 +49,14 @@ class HostWaits(TorchDispatchMode):
         kind = WAITING.get(func)
         if func in INDEXING and any(t.dtype in (torch.bool, torch.uint8) for t in _tensors(args[1])):
             kind = "index by a mask"
+        result = func(*args, **(kwargs or {}))
+        if func in COPYING and len({t.device.type for t in _tensors([args, result])}) > 1:
+            kind = "copy between devices"
         if kind is not None:
             frames = [frame for frame in traceback.extract_stack()[:-1] if "kaizen" in frame.filename]
             places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames]
             self.found.append(f"{kind} at {' > '.join(places[-4:])}")
-        return func(*args, **(kwargs or {}))
+        return result
 
 
 def _tensors(value: Any) -> list[Tensor]:
