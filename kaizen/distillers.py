@@ -17,6 +17,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from kaizen.args import COUNT, NOT_NEGATIVE, POSITIVE, Alias, Flag, flags_of_signature
 from kaizen.losses import contrastive_distillation, soft_label_cross_entropy
 from kaizen.models.heads import mlp
+from kaizen.precision import in_float32
 
 Lamb = Annotated[float, "weight of the term; 0 switches it off", NOT_NEGATIVE]
 Hidden = Annotated[int, "hidden width of the predictor", COUNT]
@@ -49,10 +50,10 @@ class Distiller(nn.Module):
 
     def forward(self, current: list[Tensor], frozen: list[Tensor]) -> Tensor:
         """Tensors (B, dim), one per view -> the unweighted term."""
-        return self.compare([self.predictor(z) for z in current], frozen)
+        return in_float32(self.compare)([self.predictor(z) for z in current], frozen)
 
     def compare(self, current: list[Tensor], frozen: list[Tensor]) -> Tensor:
-        """Mean of `compare_view` over the views."""
+        """Mean of `compare_view` over the views; float32 also under autocast, unlike the predictor."""
         losses = [self.compare_view(z, q) for z, q in zip(current, frozen, strict=True)]
         return torch.stack(losses).mean()
 

@@ -69,7 +69,7 @@ class ContinualLearner(pl.LightningModule):
             **dict.fromkeys(probes, 1.0),
         }
         self.meter = Meter()
-        self.optimizer_steps = 0  # of this task
+        self.optimizer_steps, self.num_images = 0, 0  # of this task; in the image set that trains
         self.test_tasks: list[Tensor] = []  # for each task, the indices of its test images
         self.correct: dict[str, Tensor] = {}  # head -> one bool per test image
 
@@ -142,7 +142,7 @@ class ContinualLearner(pl.LightningModule):
     @torch.no_grad()
     def statistics(self, out: Output, logits: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
         """What is logged beside the terms: training accuracy, and the spread of z, which collapse brings to 0."""
-        spread = F.normalize(torch.stack(out.z[:2]).float(), dim=-1).std(dim=1).mean()
+        spread = F.normalize(torch.stack(out.z[:2]), dim=-1).std(dim=1).mean()
         if not logits:
             return {"z_std": spread}
         return {"z_std": spread, **accuracies("classifier", torch.cat(logits), targets.repeat(len(logits)))}
@@ -150,7 +150,7 @@ class ContinualLearner(pl.LightningModule):
     def on_train_start(self) -> None:
         """Begin to count where the trainer stands; let the method look at the task's images."""
         self.optimizer_steps = self.trainer.global_step
-        self.method.start_task(self.batches_of_views())
+        self.method.start_task(self.batches_of_views(), self.num_images)
 
     def batches_of_views(self) -> Iterator[tuple[list[Tensor], Tensor]]:
         """One epoch of the task's batches, made ready as in a training step: views, and indices into the image set."""
@@ -183,12 +183,13 @@ class ContinualLearner(pl.LightningModule):
         if momentum is not None:
             tau = momentum.tau(step, total_steps)
             self.method.update_momentum(tau)
-            self.meter.add({"tau": torch.tensor(tau)})
+            self.meter.add({"tau": tau})
 
     def log_values(self) -> None:
         """Means since the last time, to every logger; the only place where training waits for numbers."""
         rates = {f"lr/{g['name']}": g["lr"] for g in self.trainer.optimizers[0].param_groups}
-        values = {f"train/{name}": value for name, value in self.meter.flush().items()}
+        self.method.check_loss(self.meter.flush()["ssl"])
+        values = {f"train/{name}": value for name, value in self.meter.latest.items()}
         for logger in self.loggers:
             logger.log_metrics({**values, **rates}, step=self.trainer.global_step)
 

@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kaizen.precision import in_float32
 
+
+@in_float32
 def labelled_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy over the labelled images of a batch; 0 where none is labelled.
 
@@ -97,7 +100,7 @@ def crop_contrastive(z: Tensor, positives: Tensor, negatives: Tensor, temperatur
         temperature: of the softmax.
     """
     z = F.normalize(z, dim=1)
-    logits = (z @ z.T).float() / temperature
+    logits = z @ z.T / temperature
     repelled = logits.masked_fill(~negatives, float("-inf")).logsumexp(dim=1, keepdim=True)
     positives = positives & ~torch.eye(len(z), dtype=torch.bool, device=z.device)
     count = positives.sum(dim=1)
@@ -126,21 +129,36 @@ def cosine_distance(z1: Tensor, z2: Tensor) -> Tensor:
     return 2 - 2 * F.cosine_similarity(z1, z2, dim=1).mean()
 
 
+def covariance_loss(x: Tensor) -> Tensor:
+    """Squared covariances of different dimensions, over the width (VICReg, Bardes et al., 2022, eq. 4).
+
+    lightly's picks them with a mask, for which the host waits.
+
+    Args:
+        x: (N, D).
+    """
+    x = x - x.mean(dim=0)
+    covariance = x.T @ x / (len(x) - 1)
+    width = len(covariance)
+    # Without the last entry, in rows of D + 1, the diagonal is the first column.
+    others = covariance.flatten()[:-1].view(width - 1, width + 1)[:, 1:]
+    return others.square().sum() / width
+
+
 def whiten(x: Tensor, eps: float) -> Tensor:
     """Centre and whiten a batch with the inverse Cholesky factor of its covariance (W-MSE, section 3.2).
 
     Args:
-        x: (N, D); computed in float32 whatever the precision of training.
+        x: (N, D).
         eps: share of the identity that is mixed into the covariance; without it N must exceed D.
 
     Returns:
-        (N, D) of mean 0; at eps 0 its covariance is the identity.
-
-    Raises:
-        torch.linalg.LinAlgError: the covariance has no Cholesky factor.
+        (N, D) of mean 0; at eps 0 its covariance is the identity. All NaN where the covariance has no Cholesky
+        factor: to raise an error the host would have to wait for it.
     """
-    with torch.autocast(x.device.type, enabled=False):
-        x = x.float() - x.float().mean(dim=0)
-        covariance = x.T @ x / (len(x) - 1)
-        factor = torch.linalg.cholesky((1 - eps) * covariance + eps * torch.eye(x.shape[1], device=x.device))
-        return torch.linalg.solve_triangular(factor, x.T, upper=False).T
+    x = x - x.mean(dim=0)
+    covariance = x.T @ x / (len(x) - 1)
+    mixed = (1 - eps) * covariance + eps * torch.eye(x.shape[1], device=x.device)
+    factor, failed = torch.linalg.cholesky_ex(mixed)
+    white = torch.linalg.solve_triangular(factor, x.T, upper=False).T
+    return white.masked_fill(failed != 0, torch.nan)

@@ -64,7 +64,7 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     data = open_data(args)
     pl.seed_everything(args.seed + task_idx, workers=True, verbose=False)
     learner = build_learner(args, data.num_classes, task_idx)
-    learner.test_tasks = data.split.test
+    learner.num_images, learner.test_tasks = len(data.train), data.split.test
     take_up(learner, args, experiment, task_idx)
     if args.compile:
         compile_networks(learner)

@@ -62,9 +62,9 @@ def output_of(method: SSLMethod, views: list[Tensor], first: int = 0) -> Output:
     return out
 
 
-def begin_task(method: SSLMethod, views: list[Tensor], first: int = 0) -> None:
+def begin_task(method: SSLMethod, views: list[Tensor], first: int = 0, num_images: int = 80) -> None:
     """Up to the first epoch of a task of one batch."""
-    method.start_task(iter([(views, torch.arange(first, first + len(views[0])))]))
+    method.start_task(iter([(views, torch.arange(first, first + len(views[0])))]), num_images)
     method.start_epoch(0)
 
 

@@ -48,7 +48,7 @@ def batch(replay: bool, seed: int) -> dict[str, Batch]:
 def begin(learner: ContinualLearner, content: dict[str, Batch]) -> None:
     """What a trainer tells the method before the first step."""
     images, _, indices = join(content)
-    learner.method.start_task(iter([(learner.views(images), indices)]))
+    learner.method.start_task(iter([(learner.views(images), indices)]), 12)
     learner.method.start_epoch(0)
 
 

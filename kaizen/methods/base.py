@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kaizen.args import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE
 from kaizen.models.momentum import MomentumNetwork
+from kaizen.precision import float32, in_float32
 
 # The flags that several methods share. A method takes them as keyword-only parameters, with its own defaults.
 ProjHidden = Annotated[int, "hidden width of the projector", COUNT]
@@ -29,7 +30,7 @@ class Output:
 
     Attributes:
         feats: encoder features, (B, feature_dim).
-        z: projections, (B, output_dim).
+        z: projections, (B, output_dim); float32 also under autocast, as some are normalised and remembered.
         p: predictions, for methods with a predictor; scores of the prototypes, for methods with those.
         keys: what the momentum network says, without gradient; of full crops only.
         full: how many of the views, from the front, are full crops; the others are small ones.
@@ -80,6 +81,11 @@ class SSLMethod(nn.Module):
         self.feature_dim = feature_dim
         self.epoch = 0
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """See `loss`: so that none of the methods can forget it."""
+        super().__init_subclass__(**kwargs)
+        cls.loss = in_float32(cls.loss)  # type: ignore[method-assign]
+
     @classmethod
     def check_flags(cls, flags: dict[str, Any], batch_size: int) -> None:
         """Raise UsageError where the method's flags do not fit one another or the batch."""
@@ -90,10 +96,13 @@ class SSLMethod(nn.Module):
         Networks without gradient go first: the graph of the others then is not yet in memory.
         """
         feats = [self.encoder(view) for view in views]
-        return Output(feats, [self.projector(f) for f in feats], full=full_crops(views))
+        return Output(feats, float32([self.projector(f) for f in feats]), full=full_crops(views))
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:
-        """The method's loss, a scalar. `targets` (B,) is for supervised variants; -1 = unlabelled."""
+        """The method's loss, a scalar. `targets` (B,) is for supervised variants; -1 = unlabelled.
+
+        Under autocast too, `out` comes in float32 here and the maths stays in it.
+        """
         raise NotImplementedError
 
     @property
@@ -101,17 +110,24 @@ class SSLMethod(nn.Module):
         """Projections (B, output_dim), normalised, -> scores (B, K) of prototypes, for distillation; or None."""
         return None
 
-    def start_task(self, batches: Iterator[tuple[list[Tensor], Tensor]]) -> None:
+    def start_task(self, batches: Iterator[tuple[list[Tensor], Tensor]], num_images: int) -> None:
         """Called before the first epoch of a task.
 
         Args:
             batches: the task's batches as (views, indices into the image set). Made one by one as they are asked
                 for, so they cost nothing where nobody does.
+            num_images: how many the image set has.
         """
 
     def start_epoch(self, epoch: int) -> None:
         """Called before each epoch of a task, 0-based."""
         self.epoch = epoch
+
+    def check_loss(self, loss: float) -> None:
+        """Called with the mean loss when it is logged: raise UsageError where it tells of flags that do not fit.
+
+        From `start_epoch` to here nothing may ask for a tensor's value, for which the host waits.
+        """
 
     def after_backward(self) -> None:
         """Called when the gradients of an optimiser step are there; the place to change some or leave them out."""

@@ -60,9 +60,8 @@ class DeepClusterV2(SSLMethod):
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:
         """Cross-entropy of all crops' scores against the image's clusters, mean over the sets of prototypes."""
-        indices = self.make_room(out)
         scores = [torch.stack([prototypes(z) for z in out.z]) for prototypes in self.prototypes]
-        return assignment_cross_entropy(scores, self.assignments[:, indices], self.temperature)
+        return assignment_cross_entropy(scores, self.assignments[:, out.indices], self.temperature)
 
     @property
     def teaching_prototypes(self) -> nn.Module:
@@ -70,12 +69,15 @@ class DeepClusterV2(SSLMethod):
         return self.prototypes[0]
 
     @torch.no_grad()
-    def start_task(self, batches: Iterator[tuple[list[Tensor], Tensor]]) -> None:
+    def start_task(self, batches: Iterator[tuple[list[Tensor], Tensor]], num_images: int) -> None:
         """Forget the last task's images and remember this one's, so that the first epoch has something to cluster."""
-        self.memory, self.assignments = self.memory[:, :0], self.assignments[:, :0]
+        self.assignments = self.assignments.new_full((len(self.prototypes), num_images), -1)
+        self.memory = self.memory[:0, :0]
         for views, indices in batches:
             out = self([view for view in views if view.shape == views[0].shape])
             out.indices = indices
+            if len(self.memory) == 0:
+                self.memory = self.memory.new_zeros(out.full, num_images, self.output_dim)
             self.after_batch(out)
 
     @torch.no_grad()
@@ -93,15 +95,4 @@ class DeepClusterV2(SSLMethod):
     @torch.no_grad()
     def after_batch(self, out: Output) -> None:
         """Remember the projections of the full crops."""
-        indices = self.make_room(out)
-        self.memory[:, indices] = torch.stack(out.z[: out.full]).to(self.memory.dtype)
-
-    def make_room(self, out: Output) -> Tensor:
-        """Enlarge the memory so that a batch's images have a place there, and return their indices."""
-        assert out.indices is not None  # the learner sets them
-        images = max(0, int(out.indices.max()) + 1 - self.memory.shape[1])
-        crops = max(0, out.full - self.memory.shape[0])
-        if images or crops:
-            self.memory = F.pad(self.memory, (0, 0, 0, images, 0, crops))
-            self.assignments = F.pad(self.assignments, (0, images), value=-1)
-        return out.indices
+        self.memory[:, out.indices] = torch.stack(out.z[: out.full])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
@@ -73,9 +72,7 @@ class DINO(SSLMethod):
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:
         """Cross-entropy over all pairs of different crops, eq. 3 of the paper; moves the centre."""
-        with torch.autocast(out.p[0].device.type, enabled=False):  # it sums over the whole batch
-            keys, scores = [k.float() for k in out.keys], [p.float() for p in out.p]
-            return self.criterion(keys, scores, epoch=self.epoch)
+        return self.criterion(out.keys, out.p, epoch=self.epoch)
 
     @property
     def teaching_prototypes(self) -> nn.Module:

@@ -12,6 +12,7 @@ from kaizen.args import COUNT
 from kaizen.losses import contrastive_distillation
 from kaizen.methods.base import Output, OutputDim, PredHidden, ProjHidden, SSLMethod, Temperature, enqueue
 from kaizen.models.heads import mlp
+from kaizen.precision import in_float32
 
 
 class NNCLR(SSLMethod):
@@ -47,9 +48,10 @@ class NNCLR(SSLMethod):
         return out
 
     @torch.no_grad()
+    @in_float32
     def neighbours(self, z: Tensor) -> Tensor:
         """(B, D) -> the most similar remembered projections, (B, D), unit length."""
-        similarity = F.normalize(z, dim=1).to(self.queue.dtype) @ self.queue.T
+        similarity = F.normalize(z, dim=1) @ self.queue.T
         return self.queue[similarity.argmax(dim=1)]
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:

@@ -30,20 +30,15 @@ class SimCLR(SSLMethod):
         temperature: Temperature = 0.1,
         supervised: Annotated[bool, "images of one class attract as well (SupCon)"] = False,
     ) -> None:
-        from lightly.loss import NTXentLoss
-
         super().__init__(encoder, feature_dim)
         self.output_dim = output_dim
         self.projector = mlp([feature_dim, proj_hidden_dim, output_dim])
         self.temperature, self.supervised = temperature, supervised
-        self.criterion = NTXentLoss(temperature)
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:
         """NT-Xent, eq. 1 of the paper; supervised: SupCon (Khosla et al., 2020), where -1 is a class of nobody else."""
         crops = len(out.z)
-        if crops == 2 and not self.supervised:
-            return self.criterion(*out.z)
-        labels = targets if self.supervised else torch.full_like(targets, -1)
+        labels = targets if self.supervised else targets.new_full((len(out.z[0]),), -1)
         z, positives = torch.cat(out.z), same_image_or_class(labels, crops)
         if crops == 2:
             return supervised_contrastive(z, positives, self.temperature)

@@ -52,6 +52,7 @@ class SwAV(SSLMethod):
         self.criterion = SwaVLoss(temperature, sk_iters, sk_epsilon)
         self.register_buffer("queue", torch.zeros(2, queue_size, output_dim))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
+        self.filled = 0  # rows of the queue that have been written to
 
     def forward(self, views: list[Tensor]) -> Output:
         """Projections, as distillation is given them, and the prototypes' scores of the normalised ones."""
@@ -61,20 +62,23 @@ class SwAV(SSLMethod):
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:
         """Eq. 6 of the paper, full crops giving the assignments."""
-        scores = [p.float() for p in out.p]
         remembered = [self.remembered(i % 2) for i in range(out.full)] if self.uses_queue else None
-        return self.criterion(scores[: out.full], scores[out.full :], remembered).squeeze()
+        return self.criterion(out.p[: out.full], out.p[out.full :], remembered).squeeze()
 
     @property
     def uses_queue(self) -> bool:
         """Does the queue take part in the assignments of this epoch."""
         return self.queue.shape[1] > 0 and self.epoch >= self.epoch_queue_starts
 
+    def start_epoch(self, epoch: int) -> None:
+        """Look how far the queue is filled; in between the host counts along, as looking would make it wait."""
+        super().start_epoch(epoch)
+        self.filled = int(self.queue[0].any(dim=1).sum())
+
     @torch.no_grad()
     def remembered(self, view: int) -> Tensor:
-        """Scores of the projections in a view's queue. Rows not yet written to are zeros and stay out."""
-        queue = self.queue[view]
-        return self.prototypes(queue[queue.any(dim=1)]).float()
+        """Scores of the projections in a view's queue. Rows not yet written to, the last ones, stay out."""
+        return self.prototypes(self.queue[view, : self.filled])
 
     @property
     def teaching_prototypes(self) -> nn.Module:
@@ -91,3 +95,4 @@ class SwAV(SSLMethod):
         if self.queue.shape[1] > 0:
             by_key = rearrange(self.queue, "view key dim -> key view dim")  # a view: writing to it writes to the queue
             enqueue(by_key, self.queue_ptr, F.normalize(torch.stack(out.z[:2], dim=1), dim=2))
+            self.filled = min(len(by_key), self.filled + len(out.z[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import torch
@@ -64,11 +65,13 @@ class WMSE(SSLMethod):
         """The loss over one random partition into equal parts, none smaller than `whitening_size`."""
         order = torch.randperm(len(z1), device=z1.device)
         parts = order.tensor_split(max(1, len(order) // self.whitening_size))
-        try:
-            v1, v2 = (torch.cat([whiten(z[part], self.whitening_eps) for part in parts]) for z in (z1, z2))
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        v1, v2 = (torch.cat([whiten(z[part], self.whitening_eps) for part in parts]) for z in (z1, z2))
+        return cosine_distance(v1, v2 if self.whitening_both else v2.detach())
+
+    def check_loss(self, loss: float) -> None:
+        """Whitening has failed where the loss is not a number."""
+        if not math.isfinite(loss):
             raise UsageError(
                 f"--whitening_eps {self.whitening_eps:g}: the projections fill fewer than {self.output_dim} "
                 "dimensions, so whitening is singular; use a larger one or a smaller --output_dim"
-            ) from None
-        return cosine_distance(v1, v2 if self.whitening_both else v2.detach())
+            )

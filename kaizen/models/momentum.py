@@ -8,6 +8,8 @@ import torch
 from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
 
+from kaizen.precision import float32
+
 
 class MomentumNetwork(nn.Module):
     """Exponential moving average of an encoder and its projector.
@@ -24,8 +26,8 @@ class MomentumNetwork(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> projections (B, output_dim), no gradient."""
-        return self.projector(self.encoder(images))
+        """(B, 3, H, W) -> projections (B, output_dim), no gradient, float32 also under autocast."""
+        return float32(self.projector(self.encoder(images)))
 
     def tau(self, step: int, total_steps: int) -> float:
         """Share of the old weights that the update after `step` (0-based) of `total_steps` keeps."""
