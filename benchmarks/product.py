@@ -57,7 +57,7 @@ class Product(pl.Callback):
         self.learner.eval()
         self.clock.start()
         with torch.no_grad():
-            self.learner.heads(self.learner.eval_view(images))
+            self.learner.look(self.learner.eval_view(images))
         lap = self.clock.lap()
         self.learner.train()
         return lap

@@ -7,12 +7,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from kaizen import plots
-from kaizen.data.loaders import Batch
-from kaizen.features import extract_features
-from kaizen.learner import ContinualLearner
+from kaizen.features import Features
 from kaizen.notices import method_at_hand
 from kaizen.plan import Data
 from kaizen.report import save_figure
@@ -20,20 +17,19 @@ from kaizen.report import save_figure
 LARGEST = 5000  # points; more take minutes and cover each other
 
 
-def draw_embedding(learner: ContinualLearner, data: Data, test: DataLoader[Batch], folder: Path, task_idx: int) -> None:
+def draw_embedding(found: Features, data: Data, seed: int, folder: Path, task_idx: int) -> None:
     """Draw the test images' features after a task into `plots/embedding_task<k>.png`, coloured by class.
 
     Args:
-        learner: on the device where it runs.
+        found: features of all test images.
         data: of the experiment.
-        test: all test images.
+        seed: of the choice of images, where they are many, and of the drawing.
         folder: of the experiment.
         task_idx: the task that was just trained.
     """
-    found = extract_features(learner.method.encoder, learner.eval_view, test, learner.device)
     found = found.to(torch.device("cpu"))
-    rows = sample(len(found.feats), learner.args.seed)
-    points = embed(F.normalize(found.feats[rows], dim=1), learner.args.seed)
+    rows = sample(len(found.feats), seed)
+    points = embed(F.normalize(found.feats[rows], dim=1), seed)
     seen = sorted({c for classes in data.split.classes[: task_idx + 1] for c in classes})
     title = f"{method_at_hand()} of the features after task {task_idx}"
     figure = plots.embedding(points.numpy(), found.targets[rows].tolist(), data.test.class_names, seen, title)

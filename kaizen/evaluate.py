@@ -21,8 +21,8 @@ from kaizen.cli import args_from
 from kaizen.experiment import Experiment
 from kaizen.files import read_json, write_json
 from kaizen.judge import Judge, Weights
-from kaizen.learner import mean_by_task
 from kaizen.loggers import check_wandb, evaluation_logger, log_one, log_results
+from kaizen.logs import mean_by_task
 from kaizen.plan import Data, load_data
 from kaizen.protocols import (
     Asked,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 
-from kaizen.data.loaders import Batch
-from kaizen.features import Features, extract_features
-from kaizen.learner import mean_by_task
+from kaizen.features import Features
+from kaizen.logs import mean_by_task
 
 KNN_TEMPERATURE = 0.07
 
@@ -40,27 +38,15 @@ def knn_correct(bank: Features, test: Features, num_classes: int, k: int) -> Ten
 
 
 def knn_accuracy_by_task(
-    encoder: nn.Module,
-    view: nn.Module,
-    train: DataLoader[Batch],
-    test: DataLoader[Batch],
-    test_indices: list[Tensor],
-    num_classes: int,
-    k: int,
-    device: torch.device,
+    bank: Features, test: Features, test_indices: list[Tensor], num_classes: int, k: int
 ) -> list[float]:
     """Accuracy in 0-1 on each task's test images of a vote among the nearest training images.
 
     Args:
-        encoder: judged in evaluation mode.
-        view: uint8 images -> normalised images.
-        train: the labelled images that vote.
+        bank: the images that vote.
         test: all test images.
         test_indices: for each task, the indices of its test images.
         num_classes: over all tasks.
         k: voters.
-        device: where it runs.
     """
-    bank = extract_features(encoder, view, train, device)
-    feats = extract_features(encoder, view, test, device)
-    return mean_by_task(knn_correct(bank, feats, num_classes, k), test_indices)
+    return mean_by_task(knn_correct(bank, test, num_classes, k), test_indices)

@@ -17,7 +17,7 @@ from kaizen.args import Args
 from kaizen.data.images import Images
 from kaizen.data.loaders import Batch, one_epoch
 from kaizen.distillers import Distiller
-from kaizen.logs import Meter
+from kaizen.logs import Meter, accuracies, mean_by_task
 from kaizen.losses import labelled_cross_entropy
 from kaizen.methods import Output, SSLMethod, full_crops
 from kaizen.models.frozen import FrozenModel
@@ -72,6 +72,8 @@ class ContinualLearner(pl.LightningModule):
         self.optimizer_steps, self.num_images = 0, 0  # of this task; in the image set that trains
         self.test_tasks: list[Tensor] = []  # for each task, the indices of its test images
         self.correct: dict[str, Tensor] = {}  # head -> one bool per test image
+        self.test_feats: list[Tensor] = []  # of the encoder, batch by batch
+        self.looked_after = -1  # the optimiser step after which the test images were last looked at
 
     def keep_teacher(self) -> None:
         """Keep the model as it is now as the teacher of the task that begins."""
@@ -197,13 +199,15 @@ class ContinualLearner(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last look."""
-        self.correct = {}
+        self.correct, self.test_feats, self.looked_after = {}, [], self.trainer.global_step
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Each network sees each image once; every head judges those features."""
+        """Each network sees each image once; every head judges those features, which are kept for other judges."""
         images, targets, indices = batch
         total = self.trainer.val_dataloaders.dataset.images.targets  # type: ignore[union-attr]
-        for head, logits in self.heads(self.eval_view(images)).items():
+        feats, heads = self.look(self.eval_view(images))
+        self.test_feats.append(feats.float())
+        for head, logits in heads.items():
             correct = self.correct.setdefault(head, torch.zeros(len(total), dtype=torch.bool, device=self.device))
             correct[indices] = logits.argmax(dim=1) == targets
 
@@ -215,14 +219,15 @@ class ContinualLearner(pl.LightningModule):
             for logger in self.loggers:
                 logger.log_metrics(values, step=self.trainer.global_step)
 
-    def heads(self, images: Tensor) -> dict[str, Tensor]:
-        """Normalised images (B, 3, size, size) -> logits (B, num_classes) of the classifier and each probe."""
-        feats = {name: encoder(images) for name, encoder in self.probed_encoders().items()}
-        logits = {name: self.probes[name](f) for name, f in feats.items()}
+    def look(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Normalised images (B, 3, size, size) -> the encoder's features (B, feature_dim); the logits of each head."""
+        feats = {"online": self.method.encoder(images)}
+        others = {name: encoder for name, encoder in self.probed_encoders().items() if name not in feats}
+        feats |= {name: encoder(images) for name, encoder in others.items()}
+        logits = {name: probe(feats[name]) for name, probe in self.probes.items()}
         if self.classifier is not None:
-            base = feats["online"] if "online" in feats else self.method.encoder(images)
-            logits = {"classifier": self.classifier(base), **logits}
-        return logits
+            logits = {"classifier": self.classifier(feats["online"]), **logits}
+        return feats["online"], logits
 
     def accuracy_by_task(self) -> dict[str, list[float]]:
         """Accuracy in 0-1 of each head on the test images of each task, from the last look at them."""
@@ -268,25 +273,6 @@ def join(batch: dict[str, Batch]) -> Batch:
     else:
         joined = [torch.cat(crops) for crops in zip(*images, strict=True)]
     return joined, torch.cat(targets), torch.cat(indices)
-
-
-def mean_by_task(correct: Tensor, tasks: list[Tensor]) -> list[float]:
-    """Accuracy in 0-1 on each task.
-
-    Args:
-        correct: one bool per test image, (N,).
-        tasks: for each task, the indices of its test images.
-    """
-    return [float(correct[indices].float().mean()) for indices in tasks]
-
-
-def accuracies(name: str, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Top-1 and top-5 accuracy in 0-1 over the labelled images of a batch."""
-    with torch.no_grad():
-        best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        hits = best == targets[:, None]
-        labelled = (targets != -1).sum().clamp(min=1)
-        return {f"{name}_acc1": hits[:, 0].sum() / labelled, f"{name}_acc5": hits.sum() / labelled}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Values on their way from the training step to the loggers."""
+"""Numbers on their way from batches to the loggers and the results."""
 
 from __future__ import annotations
 
@@ -32,3 +32,22 @@ class Meter:
             self.latest = {name: value / self.counts[name] for name, value in sums.items()}
             self.sums, self.counts = {}, {}
         return self.latest
+
+
+def accuracies(name: str, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Top-1 and top-5 accuracy in 0-1 over the labelled images of a batch."""
+    with torch.no_grad():
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        hits = best == targets[:, None]
+        labelled = (targets != -1).sum().clamp(min=1)
+        return {f"{name}_acc1": hits[:, 0].sum() / labelled, f"{name}_acc5": hits.sum() / labelled}
+
+
+def mean_by_task(correct: Tensor, tasks: list[Tensor]) -> list[float]:
+    """Accuracy in 0-1 on each task.
+
+    Args:
+        correct: one bool per test image, (N,).
+        tasks: for each task, the indices of its test images.
+    """
+    return [float(correct[indices].float().mean()) for indices in tasks]

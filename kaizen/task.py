@@ -35,6 +35,7 @@ from kaizen.devices import gpu_index, uses_cuda
 from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
 from kaizen.embedding import draw_embedding
 from kaizen.experiment import Experiment
+from kaizen.features import Features, extract_features
 from kaizen.knn import knn_accuracy_by_task
 from kaizen.learner import ContinualLearner
 from kaizen.loggers import build_loggers, log_results
@@ -89,7 +90,7 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     seconds = time.monotonic() - started
     accuracy = judge(trainer, learner, data, test, task_idx)
     if args.auto_umap and test is not None:
-        draw_embedding(learner, data, test, experiment.folder, task_idx)
+        draw_embedding(test_features(learner, data), data, args.seed, experiment.folder, task_idx)
     save_task(learner, experiment.checkpoint(task_idx), task_idx, experiment.flags)
     experiment.finish_task(task_idx, accuracy, before if task_idx == 0 else None, round(seconds, 1))
     results = write(experiment.folder)
@@ -248,7 +249,8 @@ def judge(
     args = learner.args
     if test is None:
         return {}
-    trainer.validate(learner, test, verbose=False)
+    if learner.looked_after != trainer.global_step:  # else the last epoch has just ended with such a look
+        trainer.validate(learner, test, verbose=False)
     learner.to(trainer.strategy.root_device)  # Lightning has put it back on the CPU
     accuracy = learner.accuracy_by_task()
     if not args.disable_knn_eval:
@@ -259,17 +261,16 @@ def judge(
             EVALUATION_BATCH,
             args.num_workers,
         )
-        accuracy["knn"] = knn_accuracy_by_task(
-            learner.method.encoder,
-            learner.eval_view,
-            voters,
-            test,
-            data.split.test,
-            data.num_classes,
-            args.knn_k,
-            learner.device,
-        )
+        bank = extract_features(learner.method.encoder, learner.eval_view, voters, learner.device)
+        found = test_features(learner, data)
+        accuracy["knn"] = knn_accuracy_by_task(bank, found, data.split.test, data.num_classes, args.knn_k)
     return accuracy
+
+
+def test_features(learner: ContinualLearner, data: Data) -> Features:
+    """What the encoder said of all test images when the learner last looked at them."""
+    everything = torch.arange(len(data.test), device=learner.device)
+    return Features(torch.cat(learner.test_feats), data.test.targets.to(learner.device), everything)
 
 
 def main(argv: list[str]) -> int:

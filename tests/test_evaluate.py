@@ -277,7 +277,7 @@ def test_the_heads_of_a_published_model(tmp_path: Path, mode: str, head: str, pa
     train, test = DATASETS["digits"].open(args_of())
     with torch.no_grad():
         images = test.read(range(len(test)), None)  # type: ignore[arg-type]
-        logits = learner.heads(learner.eval_view(images))[part]
+        logits = learner.look(learner.eval_view(images))[1][part]
     expected = float((logits.argmax(dim=1) == test.targets).float().mean())
     assert read_json(out / f"{head}.json")["accuracy_over_images"] == pytest.approx(expected)
 
@@ -325,7 +325,7 @@ def test_a_head_of_many_layers(tmp_path: Path) -> None:
     learner = learner_of(*layers)
     save_task(learner, tmp_path / "final.ckpt", 0, flags_of(args_of(*layers)))
     assert main(["--pretrained_model", str(tmp_path / "final.ckpt"), "--protocol", "classifier"]) == 0
-    assert learner.eval().heads(learner.eval_view(batch_of()[0]))["classifier"].shape == (8, 10)
+    assert learner.eval().look(learner.eval_view(batch_of()[0]))[1]["classifier"].shape == (8, 10)
 
 
 # Published command lines.

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 from kaizen.args import UsageError
 from kaizen.data.images import MemoryImages
 from kaizen.data.loaders import Batch, evaluation_loader
-from kaizen.learner import ContinualLearner, accuracies, evaluating, join
+from kaizen.learner import ContinualLearner, evaluating, join
+from kaizen.logs import accuracies
 from kaizen.methods import METHODS
 from kaizen.optim import build_optimizer
 
@@ -377,10 +378,10 @@ def test_heads_judge_features_of_their_own_encoder() -> None:
     with torch.no_grad():
         momentum.encoder[0].weight.zero_()
     images = torch.randn(4, 3, 8, 8)
-    logits = learner.heads(images)
+    logits = learner.look(images)[1]
     feats = learner.method.encoder(images)
     assert torch.equal(logits["classifier"], learner.classifier(feats))
     assert torch.equal(logits["online"], learner.probes["online"](feats))
     assert torch.equal(logits["momentum_online"], learner.probes["momentum_online"](momentum.encoder(images)))
     assert set(logits) == {"classifier", "online", "momentum_online"}
-    assert learner_of("--classifier_training", "False").eval().heads(images) == {}
+    assert learner_of("--classifier_training", "False").eval().look(images)[1] == {}
