@@ -35,6 +35,8 @@ def second_task(*flags: str, method: str = "simclr") -> ContinualLearner:
 
 def terms_of(learner: ContinualLearner, seed: int = 0) -> dict[str, float]:
     """The terms of one step, whose gradients stay in the learner."""
+    images, _, indices = batch_of()
+    learner.method.start_task(((learner.views(each), indices) for each in [images]), num_images=8)
     torch.manual_seed(seed)
     learner.zero_grad()
     learner.training_step({"task": batch_of()}, 0)["loss"].backward()
