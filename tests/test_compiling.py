@@ -19,6 +19,7 @@ def test_a_compiled_learner_trains_and_keeps_its_names() -> None:
     compile_networks(learner)
     assert list(learner.state_dict()) == names
     assert transform.crop is not eager
+    torch._dynamo.reset()
     counters.clear()
     torch.manual_seed(0)
     batch: dict[str, Batch] = {

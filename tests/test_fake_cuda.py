@@ -19,7 +19,16 @@ from kaizen.optim import build_optimizer
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
-FLAGS = ("--online_evaluation", "--momentum_classifier", "--lars", "--grad_clip_lars", "--distiller", "contrastive")
+FLAGS = (
+    "--precision",
+    "16",
+    "--online_evaluation",
+    "--momentum_classifier",
+    "--lars",
+    "--grad_clip_lars",
+    "--distiller",
+    "contrastive",
+)
 FLAGS += ("--distiller_classifier", "soft_label", "--gaussian_prob", "0.5", "--solarization_prob", "0.5")
 CROPS = ("--multicrop", "--num_small_crops", "2")
 CASES: list[tuple[str, Sequence[str]]] = [(method, ()) for method in METHODS]

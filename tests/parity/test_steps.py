@@ -127,6 +127,7 @@ def test_parameter_groups(case: str) -> None:
 @pytest.mark.slow
 def test_a_compiled_step() -> None:
     case = "mocov2plus"
+    torch._dynamo.reset()
     counters.clear()
     step, record, values = take_step(case, compiled=True), RECORDS[case], arrays(f"step_{case}.npz")
     assert_close(step.total, record["total"], "total")
