@@ -8,7 +8,8 @@ passes, for the classifier, the probe and the momentum encoder.
 
 Where there was a choice, the faster one is taken, so that no ratio is too good: no trainer around the step, probe
 features without gradient, test images decoded once for all heads. Networks, small losses and distillers are the
-product's own modules (in torch's default memory format, as published): they are the same maths on both sides.
+product's own modules (in torch's default memory format, with torch's own convolutions, as published): they are the same
+maths on both sides.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from benchmarks.setting import Setting
 from kaizen.data.views import BLUR_SIGMAS, ViewOptions
 from kaizen.losses import labelled_cross_entropy, queue_contrastive
 from kaizen.methods.mocov2plus import MoCoV2Plus
+from kaizen.models.convolution import WideConv2d
 from kaizen.plan import Data
 from kaizen.task import view_options
 
@@ -44,6 +46,7 @@ class Reference:
 
     def __init__(self, setting: Setting, data: Data) -> None:
         self.model = setting.learner().to(memory_format=torch.contiguous_format)
+        use_plain_convolutions(self.model)
         assert isinstance(self.model.method, MoCoV2Plus)
         self.method = self.model.method
         self.task_idx, self.data, self.args = setting.task_idx, data, self.model.args
@@ -207,6 +210,17 @@ class Reference:
 
     def close(self) -> None:
         """Nothing is left to do."""
+
+
+def use_plain_convolutions(model: nn.Module) -> None:
+    """Put torch's own layers back in the place of the product's."""
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, WideConv2d):
+                geometry = child.kernel_size, child.stride, child.padding
+                plain = nn.Conv2d(child.in_channels, child.out_channels, *geometry, bias=False, device="meta")  # type: ignore[arg-type]
+                plain.weight = child.weight
+                parent.register_module(name, plain)
 
 
 def picture_of(image: Tensor) -> Image.Image:

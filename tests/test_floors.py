@@ -36,6 +36,7 @@ FLOORS: list[list[str]] = [
         "kaizen.models.kmeans",
         "kaizen.models.momentum",
         "kaizen.models.frozen",
+        "kaizen.models.convolution",
         "kaizen.models.encoders",
         "kaizen.data.augment",
         "kaizen.data.filters",

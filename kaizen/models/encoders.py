@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from torch import nn
 
+from kaizen.models.convolution import widen
+
 # Images up to this side get the 3x3 stem without max-pooling.
 SMALL_IMAGE = 64
 
@@ -54,4 +56,6 @@ def build_encoder(name: str, size: int, stem_padding: int = 2, width: float = 1.
     Returns:
         The encoder, images (B, 3, size, size) -> features (B, feature_dim); and feature_dim.
     """
-    return ENCODERS[name](size, stem_padding, width)
+    encoder, feature_dim = ENCODERS[name](size, stem_padding, width)
+    widen(encoder)
+    return encoder, feature_dim
