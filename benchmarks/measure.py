@@ -81,8 +81,9 @@ def take_turns(settings: dict[str, Setting], warmup: int, repeats: int) -> dict[
     }
     steps: dict[str, list[Lap]] = {name: [] for name in sides}
     looks: dict[str, list[Lap]] = {name: [] for name in sides}
-    for _ in range(warmup + repeats):
-        for name, side in sides.items():
+    for turn in range(warmup + repeats):
+        for name in list(sides) if turn % 2 else reversed(list(sides)):  # nobody always follows the same one
+            side = sides[name]
             steps[name].append(side.step())
             test = datas[name].test
             assert isinstance(test, MemoryImages)
@@ -125,8 +126,8 @@ def ratios_of(name: str, found: dict[str, Found]) -> dict[str, float]:
     return ratios
 
 
-def peak_of(setting: Setting, side: str, steps: int) -> int:
-    """Peak resident bytes of a process that does nothing but a few steps of one side.
+def peak_of(setting: Setting, side: str, steps: int) -> tuple[int, int]:
+    """Peak resident bytes of a process that does nothing but a few steps of one side; those of its libraries alone.
 
     Ours runs with the environment that tasks get; the reference without it, which is smaller.
     """
@@ -138,13 +139,20 @@ def peak_of(setting: Setting, side: str, steps: int) -> int:
     root = Path(__file__).resolve().parent.parent
     command = [sys.executable, "-c", call]
     result = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return int(result.stdout.splitlines()[-1])
+    peak, libraries = map(int, result.stdout.split()[-2:])
+    return peak, libraries
 
 
 def report_peak(setting: Setting, side: str, steps: int) -> None:
-    """Train a few steps and print the peak of this process in bytes; Linux alone tells it."""
+    """Train a few steps and print the peak of this process in bytes, and what it was before; Linux alone tells it."""
+    libraries = peak_bytes()
     trained: Side = (Reference if side == REFERENCE else Product)(setting, setting.data(steps))
     trained.run()
+    print(peak_bytes(), libraries)
+
+
+def peak_bytes() -> int:
+    """The most that this process has held until now."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
-    print(int(found[1]) * 1024)
+    return int(found[1]) * 1024

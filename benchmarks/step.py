@@ -119,10 +119,14 @@ def memory(setting: Setting, details: dict[str, Any]) -> dict[str, float]:
     from benchmarks import measure as m
 
     peaks = {side: m.peak_of(m.in_mode(setting, side), side, MEMORY_STEPS) for side in (*m.MODES, m.REFERENCE)}
-    details["memory"] = {side: {"peak_bytes": peak} for side, peak in peaks.items()}
+    details["memory"] = {side: {"peak_bytes": peak, "libraries_bytes": base} for side, (peak, base) in peaks.items()}
+    whole = {side: peak for side, (peak, _) in peaks.items()}
+    own = {side: peak - base for side, (peak, base) in peaks.items()}
     return {
-        "memory_resnet18": peaks["update"] / peaks[m.REFERENCE],
-        "memory_resnet18_frozen": peaks["frozen"] / peaks[m.REFERENCE],
+        "memory_resnet18": whole["update"] / whole[m.REFERENCE],
+        "memory_resnet18_frozen": whole["frozen"] / whole[m.REFERENCE],
+        "memory_resnet18_without_libraries": own["update"] / own[m.REFERENCE],
+        "memory_resnet18_frozen_without_libraries": own["frozen"] / own[m.REFERENCE],
     }
 
 
@@ -156,7 +160,8 @@ def show(result: dict[str, Any]) -> None:
 def rows(name: str, sides: dict[str, Any]) -> dict[str, list[float]]:
     """Label -> one value for each side."""
     if name == "memory":
-        return {"peak": [side["peak_bytes"] / 1e6 for side in sides.values()]}
+        keys = {"peak": "peak_bytes", "libraries": "libraries_bytes"}
+        return {label: [side[key] / 1e6 for side in sides.values()] for label, key in keys.items()}
     labels = dict.fromkeys(part for side in sides.values() for part in side["parts"])
     table = {part: [1e3 * side["parts"].get(part, 0.0) for side in sides.values()] for part in labels}
     for label, key in (("step", "seconds"), ("step, CPU", "cpu_seconds"), ("epoch", "epoch_seconds")):

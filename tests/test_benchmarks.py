@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.clock import Clock, Lap, typical
+from benchmarks.differences import differences
 from benchmarks.product import Product
 from benchmarks.reference import Reference
 from benchmarks.setting import Setting
@@ -21,6 +22,7 @@ from kaizen.learner import ContinualLearner, join
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = Setting(batch_size=8, replay_batch_size=4, size=16, batchnorm="update")
+MEMORY = {f"memory_resnet18{mode}{kind}" for mode in ("", "_frozen") for kind in ("", "_without_libraries")}
 QUICK = ("--json", "--quick", "--repeats", "1", "--warmup", "1")
 
 
@@ -133,6 +135,14 @@ def test_an_inner_part_is_not_charged_to_the_outer_one() -> None:
     assert parts["inner"] >= 0.02 > parts["outer"]
 
 
+def test_each_operation_is_close_to_pil() -> None:
+    torch.manual_seed(0)
+    found = differences(torch.randint(0, 256, (64, 3, 24, 24), dtype=torch.uint8), 24)
+    assert found.keys() == {"crop", "brightness", "contrast", "saturation", "hue"}
+    assert found["crop"] <= 0.01 and found["hue"] <= 0.01
+    assert found["brightness"] == found["contrast"] == found["saturation"] == 0
+
+
 def test_medians_of_laps() -> None:
     lap = typical([Lap(1, 2, {"a": 1}), Lap(3, 4, {"a": 2, "b": 1}), Lap(9, 9, {"a": 7, "b": 2})])
     assert (lap.seconds, lap.cpu_seconds, lap.parts) == (3, 4, {"a": 2, "b": 1})
@@ -143,7 +153,7 @@ def test_medians_of_laps() -> None:
     [
         ("small", {*modes("small"), "bookkeeping"}),
         ("resnet18", {*modes("resnet18")}),
-        pytest.param("memory", {"memory_resnet18", "memory_resnet18_frozen"}, marks=pytest.mark.slow),
+        pytest.param("memory", MEMORY, marks=pytest.mark.slow),
     ],
 )
 def test_step_prints_its_ratios(part: str, ratios: set[str]) -> None:
