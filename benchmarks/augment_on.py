@@ -68,7 +68,8 @@ def summary(runs: list[dict[str, float]], name: str) -> tuple[float, float]:
 def train(flags: list[str]) -> dict[str, float]:
     """Run an experiment and read what came of it."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "main_continual.py", "--experiment_dir", f"{folder}/run", *flags]
+        place = ["--base_experiment_dir", folder, "--experiment_dir", "run"]
+        command = [sys.executable, "main_continual.py", *place, *flags]
         subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
         results: dict[str, Any] = json.loads(Path(folder, "run", "results.json").read_text())
         with Path(folder, "run", "task1", "metrics.csv").open() as file:

@@ -130,9 +130,9 @@ def training_loader(
 def evaluation_loader(
     images: ImageSet, indices: Tensor, size: int, batch_size: int, num_workers: int
 ) -> DataLoader[Batch]:
-    """Each image once, in order."""
+    """Each image once, in order. Whether and how often it is read leaves the random numbers of training alone."""
     batches = OrderedBatches(len(indices), batch_size)
-    return _loader(BatchDataset(images, indices, CentreCrop(size)), batches, num_workers)
+    return _loader(BatchDataset(images, indices, CentreCrop(size)), batches, num_workers, torch.Generator())
 
 
 def one_epoch(loaders: Mapping[str, DataLoader[Batch]]) -> Iterator[dict[str, Batch]]:
@@ -150,16 +150,24 @@ def one_epoch(loaders: Mapping[str, DataLoader[Batch]]) -> Iterator[dict[str, Ba
         yield batch
 
 
-def _loader(dataset: BatchDataset, sampler: Sampler[list[int]], num_workers: int) -> DataLoader[Batch]:
+def _loader(
+    dataset: BatchDataset, sampler: Sampler[list[int]], num_workers: int, generator: torch.Generator | None = None
+) -> DataLoader[Batch]:
     # Also in this order: small files are decoded now, once, and not in each process.
     workers = 0 if dataset.images.in_memory and dataset.transform is None else num_workers
     pin = torch.cuda.is_available() and dataset.images.device.type == "cpu"
-    return _loader_of(dataset, sampler, workers, pin, keep_workers=workers > 0)
+    return _loader_of(dataset, sampler, workers, pin, workers > 0, generator)
 
 
 def _loader_of(
-    dataset: Dataset[Batch], sampler: Any, workers: int, pin_memory: bool, keep_workers: bool
+    dataset: Dataset[Batch],
+    sampler: Any,
+    workers: int,
+    pin_memory: bool,
+    keep_workers: bool,
+    generator: torch.Generator | None = None,
 ) -> DataLoader[Batch]:
+    """`generator` is where the seeds of loader processes come from, by default torch's own."""
     return DataLoader(
         dataset,
         batch_size=None,  # the sampler already speaks in batches
@@ -167,4 +175,5 @@ def _loader_of(
         num_workers=workers,
         persistent_workers=keep_workers,
         pin_memory=pin_memory,
+        generator=generator,
     )

@@ -292,3 +292,10 @@ def test_an_epoch_read_beside_training_disturbs_nothing(tmp_path: Path, workers:
     assert sorted(i for batch in seen for i in batch["task"][2].tolist()) == list(range(8))
     assert {i for batch in seen for i in batch["replay"][2].tolist()} == {8, 9, 10, 11}
     assert len(list(in_use)) == 4
+
+
+def test_looking_at_images_leaves_random_numbers_alone() -> None:
+    images = MemoryImages(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.long), ["a"])
+    before = torch.get_rng_state()
+    assert len(list(evaluation_loader(images, torch.arange(4), 8, 2, 0))) == 2
+    assert torch.equal(torch.get_rng_state(), before)
