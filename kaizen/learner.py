@@ -35,7 +35,8 @@ class ContinualLearner(pl.LightningModule):
             teach nothing.
         distill_features: L_FE^KD, from the second task on, or None.
         distill_classifier: L_C^KD, from the second task on, or None.
-        views: uint8 images (B, 3, H, W) -> list of augmented views, float (B, 3, size, size) in channels_last.
+        views: uint8 images (B, 3, H, W) -> list of augmented views, float (B, 3, size, size) in channels_last; with
+            --augment_on workers it passes on views that come ready.
         probe_view: the same -> the one view that the probes train on.
         eval_view: the same -> the images as they are judged.
     """
@@ -270,7 +271,7 @@ class ContinualLearner(pl.LightningModule):
 
 
 def join(batch: dict[str, Batch]) -> Batch:
-    """Task images and replay images as one batch: uint8 images or crops of them, targets, indices."""
+    """Task images and replay images as one batch: uint8 images, crops of them or ready views; targets, indices."""
     images, targets, indices = zip(*(batch[name] for name in ("task", "replay") if name in batch), strict=True)
     if isinstance(images[0], Tensor):
         joined: Images = torch.cat(images)
