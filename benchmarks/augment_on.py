@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PLACES = ("device", "workers")
 RECIPE = """--num_tasks 2 --encoder resnet9 --encoder_width 0.25
     --method mocov2plus --proj_hidden_dim 512 --output_dim 128 --queue_size 1024 --temperature 0.2
-    --lr 0.3 --classifier_lr 0.1 --weight_decay 1e-5 --scheduler warmup_cosine --warmup_epochs 0
+    --lr 0.05 --classifier_lr 0.02 --online_eval_classifier_lr 0.02 --weight_decay 1e-5 --scheduler cosine
     --min_scale 0.2 --brightness 0.4 --contrast 0.4 --saturation 0.2 --hue 0.1 --solarization_prob 0 0.2
     --classifier_layers 1000 --distiller contrastive --distiller_classifier soft_label
     --classifier_distill_lamb 2 --classifier_distill_no_predictor True

@@ -93,9 +93,6 @@ class ContinualLearner(pl.LightningModule):
         views = self.views(images)
         full = slice(full_crops(views))  # small crops are the method's alone
 
-        # What has no gradient goes first, while the graph of the rest does not lie in memory yet.
-        clean = self.args.online_eval_batchnorm == "frozen"
-        probes = self.probe_terms(batch["online"]) if "online" in batch and clean else {}
         past = self.frozen(views[full]) if self.frozen is not None else None
         out = self.method(views)
         out.indices = indices
@@ -110,9 +107,8 @@ class ContinualLearner(pl.LightningModule):
         if past is not None and self.distill_classifier is not None:
             terms["distill_classifier"] = self.distill_classifier(logits, past.logits)
 
-        if "online" in batch and not clean:  # moves BatchNorm statistics, and as published after the views
-            probes = self.probe_terms(batch["online"])
-        terms |= probes
+        if "online" in batch:
+            terms |= self.probe_terms(batch["online"])
 
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         self.meter.add({"loss": loss, **terms, **self.statistics(out, logits, targets)})
