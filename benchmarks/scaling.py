@@ -10,8 +10,6 @@ with the tasks. An epoch is put together from steps and looks at test images, 10
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.views import as_tasks_run
+from benchmarks.command import answer, as_tasks_run, step_parser
 
 SWEEPS = {"task": "task_idx", "replay": "replay_batch_size", "batch": "batch_size"}
 TASKS = 10
@@ -28,26 +26,13 @@ EARLY, LATE = 1, 9
 
 def main(argv: list[str]) -> int:
     """Print tables, or with --json one object."""
-    options = read_options(argv)
-    with contextlib.redirect_stdout(sys.stderr):  # what training says
-        result = measure(options)
-    if options.json:
-        print(json.dumps(result))
-    else:
-        show(result)
-    return 0
+    return answer(read_options(argv), measure, show)
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="steps and epochs over task index, replay and batch size")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument("--only", choices=tuple(SWEEPS), help="one sweep alone")
-    parser.add_argument("--quick", action="store_true", help="tiny batches: does it run?")
+    parser = step_parser("steps and epochs over task index, replay and batch size", tuple(SWEEPS))
     parser.add_argument("--encoder", default="resnet9", help="backbone [resnet9]")
-    parser.add_argument("--repeats", type=int, default=7, help="steps of each kind [7]")
-    parser.add_argument("--warmup", type=int, default=2, help="steps of each kind that do not count [2]")
-    parser.add_argument("--threads", type=int, default=1, help="of torch [1]")
     return parser.parse_args(argv)
 
 

@@ -17,8 +17,6 @@ steps and looks at test images, 10,000 images each. All images are random.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.views import as_tasks_run
+from benchmarks.command import answer, as_tasks_run, step_parser
 
 if TYPE_CHECKING:
     from benchmarks.measure import Found
@@ -39,25 +37,12 @@ ALL = ("small", "resnet18", "memory")
 
 def main(argv: list[str]) -> int:
     """Print tables, or with --json one object."""
-    options = read_options(argv)
-    with contextlib.redirect_stdout(sys.stderr):  # what training says
-        result = measure(options)
-    if options.json:
-        print(json.dumps(result))
-    else:
-        show(result)
-    return 0
+    return answer(read_options(argv), measure, show)
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="a training step, by part, against the published order of work")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument("--only", choices=ALL, help="one part alone")
-    parser.add_argument("--quick", action="store_true", help="tiny batches: does it run?")
-    parser.add_argument("--repeats", type=int, default=7, help="steps of each side [7]")
-    parser.add_argument("--warmup", type=int, default=2, help="steps of each side that do not count [2]")
-    parser.add_argument("--threads", type=int, default=1, help="of torch [1]")
+    parser = step_parser("a training step, by part, against the published order of work", ALL)
     parser.add_argument("--compile", action="store_true", help="our side compiles its encoders and views")
     own = parser.add_argument_group("a step of your own, instead of the parts")
     own.add_argument("--encoder", help="backbone")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import main_continual
+from benchmarks.command import as_tasks_run
 
 SIZE = 32
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -125,17 +124,6 @@ def pil_side(images: Any) -> Callable[[], Any]:
     pipelines = [pipeline(p) for p in SOLARIZE]
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
     return lambda: [torch.stack([transform(picture) for picture in pictures]) for transform in pipelines]
-
-
-def as_tasks_run() -> None:
-    """Start anew with the environment that main_continual.py gives to a task, if this process has another one.
-
-    A task trains in its main thread; sides that take turns live in threads, which must not get a heap each.
-    """
-    wanted = {**main_continual.ENVIRONMENT, "MALLOC_ARENA_MAX": "1"}
-    missing = {name: value for name, value in wanted.items() if name not in os.environ}
-    if missing:
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **missing})
 
 
 if __name__ == "__main__":

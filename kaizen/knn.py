@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kaizen.features import Features
-from kaizen.logs import mean_by_task
 
 KNN_TEMPERATURE = 0.07
 
@@ -35,18 +34,3 @@ def knn_correct(bank: Features, test: Features, num_classes: int, k: int) -> Ten
         votes = knn_predict(query, voters.T, labels, num_classes, min(k, len(voters)), KNN_TEMPERATURE)
         correct.append(votes[:, 0] == targets)
     return test.in_order_of_images(torch.cat(correct))
-
-
-def knn_accuracy_by_task(
-    bank: Features, test: Features, test_indices: list[Tensor], num_classes: int, k: int
-) -> list[float]:
-    """Accuracy in 0-1 on each task's test images of a vote among the nearest training images.
-
-    Args:
-        bank: the images that vote.
-        test: all test images.
-        test_indices: for each task, the indices of its test images.
-        num_classes: over all tasks.
-        k: voters.
-    """
-    return mean_by_task(knn_correct(bank, test, num_classes, k), test_indices)

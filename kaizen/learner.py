@@ -222,9 +222,8 @@ class ContinualLearner(pl.LightningModule):
 
     def look(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Normalised images (B, 3, size, size) -> the encoder's features (B, feature_dim); the logits of each head."""
-        feats = {"online": self.method.encoder(images)}
-        others = {name: encoder for name, encoder in self.probed_encoders().items() if name not in feats}
-        feats |= {name: encoder(images) for name, encoder in others.items()}
+        encoders = {"online": self.method.encoder, **self.probed_encoders()}
+        feats = {name: encoder(images) for name, encoder in encoders.items()}
         logits = {name: probe(feats[name]) for name, probe in self.probes.items()}
         if self.classifier is not None:
             logits = {"classifier": self.classifier(feats["online"]), **logits}

@@ -36,9 +36,10 @@ from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
 from kaizen.embedding import draw_embedding
 from kaizen.experiment import Experiment
 from kaizen.features import Features, extract_features
-from kaizen.knn import knn_accuracy_by_task
+from kaizen.knn import knn_correct
 from kaizen.learner import ContinualLearner
 from kaizen.loggers import build_loggers, log_results
+from kaizen.logs import mean_by_task
 from kaizen.memory import remember
 from kaizen.methods import build_method
 from kaizen.models.encoders import build_encoder
@@ -86,7 +87,8 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     learner.to(device)
     replay = remember(experiment, learner, data, task_idx)
     started = time.monotonic()
-    trainer.fit(learner, training_loaders(args, data, task_idx, replay), test)
+    judged = test if learner.classifier is not None or learner.probes else None  # k nearest neighbours vote at the end
+    trainer.fit(learner, training_loaders(args, data, task_idx, replay), judged)
     seconds = time.monotonic() - started
     accuracy = judge(trainer, learner, data, test, task_idx)
     if args.auto_umap and test is not None:
@@ -262,8 +264,8 @@ def judge(
             args.num_workers,
         )
         bank = extract_features(learner.method.encoder, learner.eval_view, voters, learner.device)
-        found = test_features(learner, data)
-        accuracy["knn"] = knn_accuracy_by_task(bank, found, data.split.test, data.num_classes, args.knn_k)
+        correct = knn_correct(bank, test_features(learner, data), data.num_classes, args.knn_k)
+        accuracy["knn"] = mean_by_task(correct, data.split.test)
     return accuracy
 
 

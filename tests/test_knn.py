@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from kaizen.data.images import MemoryImages
 from kaizen.data.loaders import evaluation_loader
 from kaizen.features import extract_features
-from kaizen.knn import knn_accuracy_by_task
+from kaizen.knn import knn_correct
+from kaizen.logs import mean_by_task
 
 CPU = torch.device("cpu")
 
@@ -32,7 +33,7 @@ def images_of(levels: list[int], targets: list[int]) -> MemoryImages:
 def accuracy(train: MemoryImages, test: MemoryImages, tasks: list[list[int]], k: int, batch: int = 2) -> list[float]:
     loaders = [evaluation_loader(data, torch.arange(len(data)), 4, batch, 0) for data in (train, test)]
     bank, found = (extract_features(Levels(), nn.Identity(), loader, CPU) for loader in loaders)
-    return knn_accuracy_by_task(bank, found, [torch.tensor(task) for task in tasks], num_classes=3, k=k)
+    return mean_by_task(knn_correct(bank, found, num_classes=3, k=k), [torch.tensor(task) for task in tasks])
 
 
 TRAIN = images_of([0, 10, 20, 100, 110, 120, 200, 210, 220], [0, 0, 0, 1, 1, 1, 2, 2, 2])

@@ -130,8 +130,7 @@ class Views(nn.Module):
         want them, in channels_last.
         """
         each = [images] * len(self.transforms) if isinstance(images, Tensor) else [[crop] for crop in images]
-        views = [transform(part) for transform, part in zip(self.transforms, each, strict=True)]
-        return [view.contiguous(memory_format=torch.channels_last) for view in views]
+        return _in_channels_last([transform(part) for transform, part in zip(self.transforms, each, strict=True)])
 
 
 class ReadyViews(nn.Module):
@@ -139,7 +138,11 @@ class ReadyViews(nn.Module):
 
     def forward(self, views: list[Tensor]) -> list[Tensor]:
         """Views (B, 3, size, size), which joining batches may have laid out otherwise, in channels_last."""
-        return [view.contiguous(memory_format=torch.channels_last) for view in views]
+        return _in_channels_last(views)
+
+
+def _in_channels_last(views: list[Tensor]) -> list[Tensor]:
+    return [view.contiguous(memory_format=torch.channels_last) for view in views]
 
 
 class EvalTransform(nn.Module):
