@@ -17,14 +17,18 @@ from kaizen.args import Args, NotReady, UsageError
 from kaizen.experiment import Experiment, experiment_folder
 
 ROOT = Path(__file__).resolve().parent
-# What a task's process is started with, unless it is set. Threads that sleep while they wait cost nothing alone, and
-# save most of the time where cores are shared. The C library keeps freed memory instead of giving it back and fetching
-# it anew, page by page: tensors below 256 MB lie on its heap, which does not shrink until the task is over.
-ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "MALLOC_MMAP_THRESHOLD_": str(2**28),
-}
+# Threads that sleep while they wait cost nothing alone, and save most of the time where cores are shared.
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+# The C library keeps the maps of small networks when they are freed, instead of giving them back and fetching them
+# anew, page by page: tensors below 256 MB lie on its heap, which does not shrink until the task is over.
+SMALL_MAPS = {"MALLOC_MMAP_THRESHOLD_": str(2**28)}
+# Large maps would leave holes in that heap, a sixth of the memory; huge pages take most of the cost of fetching them.
+LARGE_MAPS = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+
+def environment_of(encoder: str) -> dict[str, str]:
+    """What the process of a task is started with, unless it is set."""
+    return ENVIRONMENT | (SMALL_MAPS if encoder == "resnet9" else LARGE_MAPS)
 
 
 def main(argv: list[str]) -> int:
@@ -122,7 +126,8 @@ def chain(experiment: Experiment, first: int, num_tasks: int) -> int:
         if experiment.done(task):
             print(f"task {task} is done", flush=True)
             continue
-        status = run_process([sys.executable, "-m", "kaizen.task", str(experiment.folder), str(task)])
+        command = [sys.executable, "-m", "kaizen.task", str(experiment.folder), str(task)]
+        status = run_process(command, environment_of(experiment.flags["encoder"]))
         if status != 0:
             cure = f"the same command with --experiment_dir {experiment.name} goes on from it"
             print(f"task {task} stopped with exit status {status}; {cure}", file=sys.stderr)
@@ -136,11 +141,15 @@ def chain(experiment: Experiment, first: int, num_tasks: int) -> int:
     return 0
 
 
-def run_process(command: list[str]) -> int:
-    """Run a command without a shell, pass on SIGTERM, and return its exit status (128 + n for signal n)."""
+def run_process(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command without a shell, pass on SIGTERM, and return its exit status (128 + n for signal n).
+
+    Args:
+        command: program and arguments.
+        environment: what is added to this process's own, unless it is set there.
+    """
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**ENVIRONMENT, **os.environ, "PYTHONPATH": path}
-    with subprocess.Popen(command, env=environment) as process:
+    with subprocess.Popen(command, env={**environment, **os.environ, "PYTHONPATH": path}) as process:
         signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
         signal.signal(signal.SIGINT, lambda number, _: None)  # the terminal has told the child already
         status = process.wait()

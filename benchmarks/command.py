@@ -13,12 +13,12 @@ from typing import Any
 import main_continual
 
 
-def as_tasks_run() -> None:
-    """Start anew with the environment that main_continual.py gives to a task, if this process has another one.
+def as_tasks_run(encoder: str = "resnet9") -> None:
+    """Start anew with the environment that main_continual.py gives to an encoder's tasks, if this process has another.
 
     A task trains in its main thread; sides that take turns live in threads, which must not get a heap each.
     """
-    wanted = {**main_continual.ENVIRONMENT, "MALLOC_ARENA_MAX": "1"}
+    wanted = {**main_continual.environment_of(encoder), "MALLOC_ARENA_MAX": "1"}
     missing = {name: value for name, value in wanted.items() if name not in os.environ}
     if missing:
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **missing})

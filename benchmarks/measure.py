@@ -131,9 +131,10 @@ def peak_of(setting: Setting, side: str, steps: int) -> tuple[int, int]:
 
     Ours runs with the environment that tasks get; the reference without it, which is smaller.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in main_continual.ENVIRONMENT}
+    ours = main_continual.environment_of(setting.encoder)
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
     if side != REFERENCE:
-        environment |= main_continual.ENVIRONMENT
+        environment |= ours
     environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     call = f"from benchmarks.measure import *; report_peak(Setting(**{asdict(setting)!r}), {side!r}, {steps})"
     root = Path(__file__).resolve().parent.parent

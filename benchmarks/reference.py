@@ -31,6 +31,7 @@ from kaizen.data.views import BLUR_SIGMAS, ViewOptions
 from kaizen.losses import labelled_cross_entropy, queue_contrastive
 from kaizen.methods.mocov2plus import MoCoV2Plus
 from kaizen.models.convolution import WideConv2d
+from kaizen.models.resnet import ResNet
 from kaizen.plan import Data
 from kaizen.task import view_options
 
@@ -47,7 +48,7 @@ class Reference:
 
     def __init__(self, setting: Setting, data: Data) -> None:
         self.model = setting.learner().to(memory_format=torch.contiguous_format)
-        use_plain_convolutions(self.model)
+        use_plain_layers(self.model)
         assert isinstance(self.model.method, MoCoV2Plus)
         self.method = self.model.method
         self.task_idx, self.data, self.args = setting.task_idx, data, self.model.args
@@ -213,11 +214,13 @@ class Reference:
         """Nothing is left to do."""
 
 
-def use_plain_convolutions(model: nn.Module) -> None:
-    """Let the product's own convolutions do as torch's do."""
+def use_plain_layers(model: nn.Module) -> None:
+    """Let the product's own layers do as torch's and torchvision's do."""
     for module in model.modules():
         if isinstance(module, WideConv2d):
             module.forward = partial(nn.Conv2d.forward, module)  # type: ignore[method-assign]
+        elif isinstance(module, ResNet):
+            module.recompute = False
 
 
 def picture_of(image: Tensor) -> Image.Image:

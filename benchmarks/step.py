@@ -17,6 +17,8 @@ steps and looks at test images, 10,000 images each. All images are random.
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -36,8 +38,24 @@ ALL = ("small", "resnet18", "memory")
 
 
 def main(argv: list[str]) -> int:
-    """Print tables, or with --json one object."""
-    return answer(read_options(argv), measure, show)
+    """Print tables, or with --json one object. Each part has a process of its own, as tasks of its encoder have."""
+    options = read_options(argv)
+    if options.only is None and not given_flags(options):
+        return answer(options, lambda _: together([part(name, argv) for name in ALL]), show)
+    as_tasks_run("resnet18" if options.only == "resnet18" else options.encoder or "resnet9")
+    return answer(options, measure, show)
+
+
+def part(name: str, argv: list[str]) -> dict[str, Any]:
+    """What one part alone answers."""
+    command = [sys.executable, __file__, *argv, "--json", "--only", name]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def together(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The ratios and details of all parts."""
+    merged = {key: {k: v for result in results for k, v in result[key].items()} for key in ("ratios", "details")}
+    return {**results[0], **merged}
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
@@ -82,13 +100,19 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return {"ratios": ratios, "details": details, "threads": options.threads, "repeats": options.repeats}
 
 
+def given_flags(options: argparse.Namespace) -> dict[str, Any]:
+    """The flags of a step of one's own."""
+    values = {name: getattr(options, name) for name in (*OWN, "online_eval_batchnorm")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def chosen_settings(options: argparse.Namespace) -> dict[str, Setting]:
     """Which steps are measured, by the name of the part."""
     from benchmarks.setting import Setting
 
-    given = {name: getattr(options, name) for name in OWN if getattr(options, name) is not None}
-    if given or options.online_eval_batchnorm:
-        return {"own": Setting(**given, compile=options.compile)}
+    if given_flags(options):
+        own = {name: value for name, value in given_flags(options).items() if name in OWN}
+        return {"own": Setting(**own, compile=options.compile)}
     large = Setting(encoder="resnet18", batch_size=32, replay_batch_size=8)
     small = Setting(size=16)  # as in bash_files/mocov2plus_cifar10_small_cpu.sh
     if options.quick:
@@ -155,5 +179,4 @@ def rows(name: str, sides: dict[str, Any]) -> dict[str, list[float]]:
 
 
 if __name__ == "__main__":
-    as_tasks_run()
     sys.exit(main(sys.argv[1:]))

@@ -114,7 +114,9 @@ def kept_on(device: torch.device, images: ImageSet, free: int) -> ImageSet:
 
 def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearner:
     """The networks, heads and views of one task, with fresh weights."""
-    encoder, feature_dim = build_encoder(args.encoder, image_size(args), args.stem_padding, args.encoder_width)
+    encoder, feature_dim = build_encoder(
+        args.encoder, image_size(args), args.stem_padding, args.encoder_width, args.recompute
+    )
     method = build_method(args.method, encoder, feature_dim, args.method_flags)
     classifier = mlp([feature_dim, *args.classifier_layers, num_classes]) if args.classifier_training else None
     probes = nn.ModuleDict()

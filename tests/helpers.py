@@ -34,7 +34,7 @@ SMALL |= {"num_prototypes": 5, "whitening_size": 8}
 SMALL |= {"whitening_eps": 0.01}  # 8 projections of 8 hidden units may fill fewer than 6 dimensions
 
 
-def tiny_encoder(size: int, stem_padding: int, width: float) -> tuple[nn.Module, int]:
+def tiny_encoder(size: int, stem_padding: int, width: float, recompute: bool) -> tuple[nn.Module, int]:
     """Images (B, 3, H, W) -> features (B, 8)."""
     layers = (nn.Conv2d(3, FEATURES, 3, stride=2), nn.BatchNorm2d(FEATURES), nn.ReLU())
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), FEATURES

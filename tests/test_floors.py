@@ -37,6 +37,8 @@ FLOORS: list[list[str]] = [
         "kaizen.models.momentum",
         "kaizen.models.frozen",
         "kaizen.models.convolution",
+        "kaizen.models.recompute",
+        "kaizen.models.resnet",
         "kaizen.models.encoders",
         "kaizen.data.augment",
         "kaizen.data.filters",

@@ -23,7 +23,7 @@ from kaizen.experiment import Experiment
 from kaizen.files import read_json, write_json
 from kaizen.metrics import METRICS, summarize
 from kaizen.task import build_learner
-from main_continual import ROOT, chain, run_process
+from main_continual import ROOT, chain, environment_of, run_process
 
 HEADS = ["classifier", "online", "momentum_online", "knn"]
 SCRIPT = """#!/usr/bin/env bash
@@ -251,7 +251,7 @@ time.sleep(60)
 
 
 def test_a_termination_is_passed_on_to_the_process_that_trains() -> None:
-    code = f"import sys, main_continual; sys.exit(main_continual.run_process([sys.executable, '-c', {WAITS!r}]))"
+    code = f"import sys, main_continual; sys.exit(main_continual.run_process([sys.executable, '-c', {WAITS!r}], {{}}))"
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None and run.stdout.readline() == "ready\n"
         run.send_signal(signal.SIGTERM)
@@ -319,15 +319,15 @@ def test_results_that_were_never_written_are_made_up_for(experiment: Experiment)
 
 def test_exit_statuses_of_processes() -> None:
     for code in (0, 1, 3, 255):
-        assert run_process([sys.executable, "-c", f"raise SystemExit({code})"]) == code
-    assert run_process([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) == 137
+        assert run_process([sys.executable, "-c", f"raise SystemExit({code})"], {}) == code
+    assert run_process([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], {}) == 137
 
 
 def test_a_process_finds_the_package_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", "somewhere")
     show = "import json, os, sys; json.dump([os.environ['PYTHONPATH'], os.environ['OMP_WAIT_POLICY']], open('e', 'w'))"
-    assert run_process([sys.executable, "-c", show]) == 0
+    assert run_process([sys.executable, "-c", show], environment_of("resnet18")) == 0
     paths, policy = json.loads((tmp_path / "e").read_text())
     assert paths.split(os.pathsep) == [str(ROOT), "somewhere"] and policy
 

@@ -13,12 +13,10 @@ from kaizen.models.convolution import widen
 SMALL_IMAGE = 64
 
 
-def _torchvision(name: str, size: int, stem_padding: int) -> tuple[nn.Module, int]:
-    from torchvision.models import get_model
+def _resnet(name: str, size: int, stem_padding: int, recompute: bool) -> tuple[nn.Module, int]:
+    from kaizen.models.resnet import build_resnet  # here: torchvision is slow to import
 
-    encoder = get_model(name)
-    feature_dim = encoder.fc.in_features
-    encoder.fc = nn.Identity()
+    encoder, feature_dim = build_resnet(name, recompute)
     if size <= SMALL_IMAGE:
         encoder.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=stem_padding, bias=False)
         encoder.maxpool = nn.Identity()
@@ -36,14 +34,16 @@ def _resnet9(size: int, stem_padding: int, width: float) -> tuple[nn.Module, int
     return nn.Sequential(body), net.linear.in_features
 
 
-ENCODERS: dict[str, Callable[[int, int, float], tuple[nn.Module, int]]] = {
-    "resnet18": lambda size, padding, width: _torchvision("resnet18", size, padding),
-    "resnet50": lambda size, padding, width: _torchvision("resnet50", size, padding),
-    "resnet9": _resnet9,
+ENCODERS: dict[str, Callable[[int, int, float, bool], tuple[nn.Module, int]]] = {
+    "resnet18": lambda size, padding, width, recompute: _resnet("resnet18", size, padding, recompute),
+    "resnet50": lambda size, padding, width, recompute: _resnet("resnet50", size, padding, recompute),
+    "resnet9": lambda size, padding, width, recompute: _resnet9(size, padding, width),
 }
 
 
-def build_encoder(name: str, size: int, stem_padding: int = 2, width: float = 1.0) -> tuple[nn.Module, int]:
+def build_encoder(
+    name: str, size: int, stem_padding: int = 2, width: float = 1.0, recompute: bool = True
+) -> tuple[nn.Module, int]:
     """Build a backbone.
 
     Args:
@@ -52,10 +52,11 @@ def build_encoder(name: str, size: int, stem_padding: int = 2, width: float = 1.
             and no max-pooling.
         stem_padding: padding of that stem. The published one is 2, which makes the maps 2 pixels larger.
         width: multiplier of the channels (resnet9 only).
+        recompute: train in less memory (all but resnet9, where it would cost more than it saves).
 
     Returns:
         The encoder, images (B, 3, size, size) -> features (B, feature_dim); and feature_dim.
     """
-    encoder, feature_dim = ENCODERS[name](size, stem_padding, width)
+    encoder, feature_dim = ENCODERS[name](size, stem_padding, width, recompute)
     widen(encoder)
     return encoder, feature_dim

@@ -14,7 +14,7 @@ from kaizen.models.encoders import ENCODERS
 from kaizen.task import build_learner
 
 
-def tiny_encoder(size: int, stem_padding: int, width: float) -> tuple[nn.Module, int]:
+def tiny_encoder(size: int, stem_padding: int, width: float, recompute: bool) -> tuple[nn.Module, int]:
     """Two convolutions; images (B, 3, H, W) -> features (B, 16)."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
