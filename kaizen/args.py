@@ -280,6 +280,10 @@ class Args:
     check_val_every_n_epoch: int = flag(1, "epochs between looks at the test images", EVAL, bounds=COUNT, free=True)
 
     wandb: bool = flag(False, "log to Weights & Biases", LOG, free=True)
+    checkpoint_every_n_steps: int | None = flag(
+        None, "steps between checkpoints inside an epoch; a stopped run goes on from them [one an epoch]",
+        LOG, bounds=COUNT, free=True,
+    )  # fmt: skip
     project: str = flag("kaizen", "WandB project", LOG, free=True)
     entity: str | None = flag(None, "WandB user or team", LOG, free=True)
     offline: bool = flag(False, "WandB without network or login", LOG, free=True)

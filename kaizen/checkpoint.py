@@ -21,11 +21,43 @@ TRANSIENT = ("frozen.", "distill_features.frozen_prototypes.")
 OPTIONAL = ("classifier.", "probes.", "distill_features.", "distill_classifier.")
 
 
-def save_task(learner: ContinualLearner, path: Path, task_idx: int, flags: dict[str, Any]) -> None:
-    """Write the end of a task, whole or not at all: plain tensors, strings and numbers, safe to load from anyone."""
-    state = {name: value for name, value in learner.state_dict().items() if not name.startswith(TRANSIENT)}
+def lasting(state: dict[str, Any]) -> dict[str, Any]:
+    """A learner's state without its transient modules."""
+    return {name: value for name, value in state.items() if not name.startswith(TRANSIENT)}
+
+
+def save_task(learner: ContinualLearner, path: Path, task_idx: int, flags: dict[str, Any], seconds: float) -> None:
+    """Write the end of a task, whole or not at all: plain tensors, strings and numbers, safe to load from anyone.
+
+    Args:
+        learner: as trained.
+        path: of the file.
+        task_idx, flags: for the reader.
+        seconds: of training.
+    """
+    state = lasting(learner.state_dict())
     with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, "task_idx": task_idx, "flags": flags, "state": state}, temporary)
+        torch.save(
+            {"format": FORMAT, "task_idx": task_idx, "flags": flags, "seconds": seconds, "state": state}, temporary
+        )
+
+
+def read_checkpoint(path: Path, flag: str) -> Any:
+    """What torch.save wrote. No code from the file is run.
+
+    Raises:
+        UsageError: the file is missing, damaged or no checkpoint; `flag` is what the user gave it with.
+    """
+    if not path.is_file():
+        raise UsageError(f"{flag} {path}: no such file; give the task*/final.ckpt of an experiment")
+    damaged = UsageError(f"{flag} {path}: cut short, damaged or not a checkpoint; give a whole one")
+    if not zipfile.is_zipfile(path):
+        raise damaged
+    try:
+        content = read_weights(path)
+    except Exception:  # torch's reader stumbles over damaged bytes in many ways
+        raise damaged from None
+    return content
 
 
 def load_task(path: Path, flag: str) -> dict[str, Any]:
@@ -42,15 +74,7 @@ def load_task(path: Path, flag: str) -> dict[str, Any]:
     Raises:
         UsageError: the file is missing, damaged, or something else than such a checkpoint.
     """
-    if not path.is_file():
-        raise UsageError(f"{flag} {path}: no such file; give the task*/final.ckpt of an experiment")
-    damaged = UsageError(f"{flag} {path}: cut short, damaged or not a checkpoint; give a whole one")
-    if not zipfile.is_zipfile(path):
-        raise damaged
-    try:
-        content = read_weights(path)
-    except Exception:  # torch's reader stumbles over damaged bytes in many ways
-        raise damaged from None
+    content = read_checkpoint(path, flag)
     if isinstance(content, dict) and content.get("format") == FORMAT and is_state(content.get("state")):
         return {"flags": {}, "aside": [], **content}
     if (published := translate(content)) is not None:
@@ -76,7 +100,7 @@ def restore(
         UsageError: the checkpoint is of another architecture.
     """
     state: dict[str, Tensor] = checkpoint["state"]
-    own = {name: value for name, value in learner.state_dict().items() if not name.startswith(TRANSIENT)}
+    own = lasting(learner.state_dict())
     odd = {name.split(".")[0] for name in own.keys() ^ state.keys() if name.startswith(optional)}
     kept = {name: value for name, value in state.items() if not name.startswith(tuple(f"{part}." for part in odd))}
     wanted = {name: value for name, value in own.items() if not name.startswith(tuple(f"{part}." for part in odd))}

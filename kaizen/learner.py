@@ -22,6 +22,7 @@ from kaizen.losses import labelled_cross_entropy
 from kaizen.methods import Output, SSLMethod, full_crops
 from kaizen.models.frozen import FrozenModel
 from kaizen.optim import Groups, build_optimizer, build_scheduler, parameter_group, scaled_lr
+from kaizen.seeds import EPOCH, START, STEP, draw_from
 
 
 class ContinualLearner(pl.LightningModule):
@@ -70,7 +71,10 @@ class ContinualLearner(pl.LightningModule):
             **dict.fromkeys(probes, 1.0),
         }
         self.meter = Meter()
-        self.optimizer_steps, self.num_images = 0, 0  # of this task; in the image set that trains
+        self.task_idx, self.num_images = 0, 0  # which task this is; in the image set that trains
+        self.optimizer_steps = 0  # of this task
+        self.epoch_loss = Meter()
+        self.strict_loading = False  # inside a task the teacher is in no checkpoint: see kaizen.saving
         self.test_tasks: list[Tensor] = []  # for each task, the indices of its test images
         self.correct: dict[str, Tensor] = {}  # head -> one bool per test image
         self.test_feats: list[Tensor] = []  # of the encoder, batch by batch
@@ -113,7 +117,7 @@ class ContinualLearner(pl.LightningModule):
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         self.meter.add({"loss": loss, **terms, **self.statistics(out, logits, targets)})
         if self.args.scheduler == "reduce":
-            self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(targets))
+            self.epoch_loss.add({"loss": loss})
         return {"loss": loss, "out": out}
 
     def classify(self, feats: list[Tensor]) -> list[Tensor]:
@@ -151,9 +155,11 @@ class ContinualLearner(pl.LightningModule):
         return {"z_std": spread, **accuracies("classifier", torch.cat(logits), targets.repeat(len(logits)))}
 
     def on_train_start(self) -> None:
-        """Begin to count where the trainer stands; let the method look at the task's images."""
+        """Begin to count where the trainer stands; let the method look at the task's images, unless it has before."""
         self.optimizer_steps = self.trainer.global_step
-        self.method.start_task(self.batches_of_views(), self.num_images)
+        if self.optimizer_steps == 0:
+            draw_from(self.args.seed, self.task_idx, START)
+            self.method.start_task(self.batches_of_views(), self.num_images)
 
     def batches_of_views(self) -> Iterator[tuple[list[Tensor], Tensor]]:
         """One epoch of the task's batches, made ready as in a training step: views, and indices into the image set."""
@@ -164,7 +170,17 @@ class ContinualLearner(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Tell the method how far the task is."""
+        draw_from(self.args.seed, self.task_idx, EPOCH, self.trainer.current_epoch)
         self.method.start_epoch(self.trainer.current_epoch)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """What a step draws at random follows from where it stands in the task, whatever was drawn before."""
+        draw_from(self.args.seed, self.task_idx, STEP, self.trainer.current_epoch, batch_idx)
+
+    def on_train_epoch_end(self) -> None:
+        """For a schedule that waits for the loss, its mean over the epoch."""
+        if self.args.scheduler == "reduce":
+            self.log("loss", self.epoch_loss.flush()["loss"], logger=False)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Let the method change gradients; at this point they are free of the factor that fp16 needs."""

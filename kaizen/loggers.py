@@ -13,11 +13,20 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
 
-def build_loggers(args: Args, folder: Path, group: str, task_idx: int) -> list[Logger]:
-    """The loggers of one task: `metrics.csv` in its folder, and one WandB run in the experiment's group."""
-    from pytorch_lightning.loggers import CSVLogger
+def build_loggers(args: Args, folder: Path, group: str, task_idx: int, keep: int | None) -> list[Logger]:
+    """The loggers of one task: `metrics.csv` in its folder, and one WandB run in the experiment's group.
 
-    return [CSVLogger(folder, name="", version=""), *_wandb_run(args, folder, group, f"task{task_idx}", flags_of(args))]
+    Args:
+        args: the experiment's flags.
+        folder: of the task.
+        group: the experiment's name.
+        task_idx: the task.
+        keep: rows of `metrics.csv` that stay; None for all.
+    """
+    from kaizen.metrics_file import MetricsFile
+
+    rows = MetricsFile(folder / "metrics.csv", keep)
+    return [rows, *_wandb_run(args, folder, group, f"task{task_idx}", flags_of(args))]
 
 
 def evaluation_logger(args: Args, folder: Path, group: str, protocol: dict[str, Any]) -> list[Logger]:

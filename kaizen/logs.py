@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,14 @@ class Meter:
         self.sums: dict[str, Tensor | float] = {}
         self.counts: dict[str, int] = {}
         self.latest: dict[str, float] = {}
+
+    def state(self) -> dict[str, Any]:
+        """All of it, to go on from later."""
+        return {"sums": dict(self.sums), "counts": dict(self.counts), "latest": dict(self.latest)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        self.sums, self.counts, self.latest = dict(state["sums"]), dict(state["counts"]), dict(state["latest"])
 
     def add(self, values: Mapping[str, Tensor | float]) -> None:
         """Take in one value for each name. Numbers stay with the host."""

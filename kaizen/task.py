@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -54,24 +51,35 @@ from kaizen.plan import (
 )
 from kaizen.progress import Progress
 from kaizen.report import draw_plots, write
+from kaizen.saving import Saved, Saving, Stop, Stopped
 
 
-def run_task(experiment: Experiment, task_idx: int) -> None:
+def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) -> None:
     """Train one task from the end of the one before, judge it on all tasks and write down the results.
+
+    A task that was stopped goes on from the newest checkpoint inside it; one that is trained is judged.
+
+    Args:
+        experiment: the folder and the flags.
+        task_idx: the task.
+        stop: what asks for the end before that.
 
     Raises:
         UsageError: the data or the checkpoint of the task before are missing or unfit.
+        Stopped: `stop` has asked for it; what is trained is saved.
     """
-    args = args_from(experiment.flags)
+    args, stop = args_from(experiment.flags), stop or Stop()
     data = open_data(args)
     pl.seed_everything(args.seed + task_idx, workers=True, verbose=False)
     learner = build_learner(args, data.num_classes, task_idx)
-    learner.num_images, learner.test_tasks = len(data.train), data.split.test
+    learner.task_idx, learner.num_images, learner.test_tasks = task_idx, len(data.train), data.split.test
     take_up(learner, args, experiment, task_idx)
-    if args.compile:
-        compile_networks(learner)
-    folder = experiment.task_folder(task_idx)
-    trainer = build_trainer(args, folder, experiment.name, task_idx)
+    folder, end = experiment.task_folder(task_idx), experiment.checkpoint(task_idx)
+    saved = Saved(folder / "progress")
+    trained = end.exists()
+    saving = Saving(saved, stop, args.checkpoint_every_n_steps, None if trained else saved.newest())
+    keep = None if trained else saving.rows
+    trainer = build_trainer(args, folder, experiment.name, task_idx, keep, saving)
     device = trainer.strategy.root_device
     if args.augment_on == "device" and device.type == "cuda":
         data = replace(data, train=kept_on(device, data.train, free=torch.cuda.mem_get_info(device)[0]))
@@ -84,21 +92,48 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     if before is not None and task_idx > 0:
         experiment.finish_task(task_idx - 1, before, None, 0.0)  # what --pretrained_model brings along
 
-    learner.to(device)
-    replay = remember(experiment, learner, data, task_idx)
-    started = time.monotonic()
-    judged = test if learner.classifier is not None or learner.probes else None  # k nearest neighbours vote at the end
-    trainer.fit(learner, training_loaders(args, data, task_idx, replay), judged)
-    seconds = time.monotonic() - started
+    if trained:
+        seconds = take_up_end(learner, end)
+    else:
+        seconds = train(trainer, learner, experiment, data, test, task_idx, saving)
+    stop.obey()
     accuracy = judge(trainer, learner, data, test, task_idx)
     if args.auto_umap and test is not None:
         draw_embedding(test_features(learner, data), data, args.seed, experiment.folder, task_idx)
-    save_task(learner, experiment.checkpoint(task_idx), task_idx, experiment.flags)
     experiment.finish_task(task_idx, accuracy, before if task_idx == 0 else None, round(seconds, 1))
     results = write(experiment.folder)
     if results["tasks_done"] == results["num_tasks"]:
         draw_plots(results, experiment.folder)
     log_results(trainer.loggers, results, experiment.folder)
+
+
+def train(
+    trainer: pl.Trainer,
+    learner: ContinualLearner,
+    experiment: Experiment,
+    data: Data,
+    test: DataLoader[Batch] | None,
+    task_idx: int,
+    saving: Saving,
+) -> float:
+    """Train to the end of the task, from where it was stopped if it was, and save that end.
+
+    Returns:
+        Seconds of training.
+    """
+    args = learner.args
+    learner.to(trainer.strategy.root_device)
+    replay = remember(experiment, learner, data, task_idx)
+    loaders = training_loaders(args, data, task_idx, replay)
+    saving.go_on(loaders)
+    if args.compile:
+        compile_networks(learner)
+    judged = test if learner.classifier is not None or learner.probes else None  # k nearest neighbours vote at the end
+    with saving.stop.awaited_by_training():
+        trainer.fit(learner, loaders, judged, ckpt_path=saving.path, weights_only=True)
+        save_task(learner, experiment.checkpoint(task_idx), task_idx, experiment.flags, saving.seconds)
+        saving.saved.clear()
+    return saving.seconds
 
 
 def kept_on(device: torch.device, images: ImageSet, free: int) -> ImageSet:
@@ -191,6 +226,14 @@ def take_up(learner: ContinualLearner, args: Args, experiment: Experiment, task_
         learner.keep_teacher()
 
 
+def take_up_end(learner: ContinualLearner, path: Path) -> float:
+    """Load the end of the task itself, which was stopped before it was judged; the seconds that it was trained for."""
+    checkpoint = load_task(path, "--experiment_dir")
+    restore(learner, checkpoint, path, "--experiment_dir", ())
+    learner.looked_after = -1
+    return float(checkpoint["seconds"])
+
+
 def training_loaders(args: Args, data: Data, task_idx: int, replay: torch.Tensor) -> dict[str, DataLoader[Batch]]:
     """Task, replay and probe images; Lightning cycles the shorter ones until the longest is through.
 
@@ -226,8 +269,19 @@ def training_loaders(args: Args, data: Data, task_idx: int, replay: torch.Tensor
     return loaders
 
 
-def build_trainer(args: Args, folder: Path, name: str, task_idx: int) -> pl.Trainer:
-    """Lightning's trainer on the GPU that --gpus names, or on the CPU."""
+def build_trainer(
+    args: Args, folder: Path, name: str, task_idx: int, keep: int | None = 0, saving: Saving | None = None
+) -> pl.Trainer:
+    """Lightning's trainer on the GPU that --gpus names, or on the CPU.
+
+    Args:
+        args: the experiment's flags.
+        folder: of the task.
+        name: of the experiment.
+        task_idx: the task.
+        keep: rows that stay in the file of logged values; None for all.
+        saving: of checkpoints inside the task, if there are any.
+    """
     cuda = uses_cuda(args)
     precision = {"16": "16-mixed" if cuda else "32-true", "bf16": "bf16-mixed", "32": "32-true"}[args.precision]
     return pl.Trainer(
@@ -238,8 +292,8 @@ def build_trainer(args: Args, folder: Path, name: str, task_idx: int) -> pl.Trai
         accumulate_grad_batches=args.accumulate_grad_batches,
         check_val_every_n_epoch=args.check_val_every_n_epoch,
         num_sanity_val_steps=0,
-        logger=build_loggers(args, folder, name, task_idx),
-        callbacks=[Progress(f"task {task_idx}", args.max_epochs)],
+        logger=build_loggers(args, folder, name, task_idx, keep),
+        callbacks=[*([saving] if saving else []), Progress(f"task {task_idx}", args.max_epochs)],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -281,14 +335,16 @@ def main(argv: list[str]) -> int:
     """`python -m kaizen.task FOLDER TASK`."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # its hints are about code, not about runs
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+    stop = Stop()
     try:
-        run_task(Experiment.open(Path(argv[0])), int(argv[1]))
+        with stop.listening():
+            run_task(Experiment.open(Path(argv[0])), int(argv[1]), stop)
     except UsageError as error:
         reason = str(error).splitlines()[-1]  # a loader process puts its traceback before it
         print(f"error: {reason.removeprefix('kaizen.args.UsageError: ')}", file=sys.stderr)
         return 2
-    except SIGTERMException:  # Lightning's own way out, whose exit status would be 0
-        return 128 + signal.SIGTERM
+    except Stopped as stopped:
+        return stopped.status
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,19 @@ from kaizen.data.images import CentreCrop, Crops, Images, ImageSet, RandomCrop
 
 EVALUATION_BATCH = 256  # images at once where nothing is trained
 Batch = tuple[Images, Tensor, Tensor]  # images, targets (B,), indices (B,) into the image set
+
+
+class Draw(list[int]):
+    """Positions of a batch, and the seed of what is drawn at random while it is read."""
+
+    seed: int
+
+    @classmethod
+    def of(cls, positions: list[int], seed: int) -> Draw:
+        """Positions with a seed."""
+        draw = cls(positions)
+        draw.seed = seed
+        return draw
 
 
 class BatchDataset(Dataset[Batch]):
@@ -39,7 +53,17 @@ class BatchDataset(Dataset[Batch]):
         self.targets = (images.targets if targets is None else targets).to(images.device)
 
     def __getitem__(self, positions: list[int]) -> Batch:
-        """Images of the given positions in `indices`; all of it where the image set has its images."""
+        """Images of the given positions in `indices`; all of it where the image set has its images.
+
+        Random crops and views follow from the seed of a Draw, whichever process makes them.
+        """
+        if not isinstance(positions, Draw) or (self.transform is None and self.images.in_memory):
+            return self._read(positions)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(positions.seed)
+            return self._read(positions)
+
+    def _read(self, positions: list[int]) -> Batch:
         chosen = sent(self.indices[positions], self.images.device)
         images = self.images.read(chosen, self.crops)
         return images if self.transform is None else self.transform(images), self.targets[chosen], chosen
@@ -62,7 +86,8 @@ class ShuffledBatches(Sampler[list[int]]):
     """Full batches in random order; what is left over is dropped.
 
     The order follows from (seed, epoch, how often this epoch began anew) alone, so that a run taken up
-    again sees the batches it would have seen, and a short loader that is cycled never repeats itself.
+    again sees the batches it would have seen, and a short loader that is cycled never repeats itself. So do the seeds
+    of its batches.
 
     Args:
         count: number of images.
@@ -74,19 +99,25 @@ class ShuffledBatches(Sampler[list[int]]):
     def __init__(self, count: int, batch_size: int, seed: int, limit: int | None = None) -> None:
         self.count, self.batch_size, self.seed = count, min(batch_size, count), seed
         self.batches = full_batches(count, batch_size) if limit is None else min(limit, full_batches(count, batch_size))
-        self.epoch = self.round = 0
+        self.epoch = self.round = self.first = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch, the first time when loader processes may have begun with it."""
         if epoch != self.epoch:
-            self.epoch, self.round = epoch, 0
+            self.epoch, self.round, self.first = epoch, 0, 0
+
+    def go_to(self, epoch: int, batch: int) -> None:
+        """Begin inside an epoch, of which `batch` batches were seen; a short loader has begun anew meanwhile."""
+        self.epoch, (self.round, self.first) = epoch, divmod(batch, self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch * 1_009 + self.round)
+        key = self.seed * 1_000_003 + self.epoch * 1_009 + self.round
+        first, self.first = self.first, 0
         self.round += 1
-        order = torch.randperm(self.count, generator=generator)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield order[start : start + self.batch_size].tolist()
+        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(key))
+        for batch in range(first, self.batches):
+            start = batch * self.batch_size
+            yield Draw.of(order[start : start + self.batch_size].tolist(), (key * 1_000_033 + batch) % 2**63)
 
     def __len__(self) -> int:
         return self.batches
@@ -120,8 +151,7 @@ def training_loader(
     """Shuffled full batches of (images, targets, indices), at most `limit` in an epoch.
 
     `targets`, (N,), are served in the place of the image set's own labels, and what `transform` makes of the images
-    in the place of the images; its random numbers come from the default generator of each loader process, which
-    begins with a seed of its own.
+    in the place of the images.
     """
     batches = ShuffledBatches(len(indices), batch_size, seed, limit)
     return _loader(BatchDataset(images, indices, crops, targets, transform), batches, num_workers)
@@ -176,4 +206,11 @@ def _loader_of(
         persistent_workers=keep_workers,
         pin_memory=pin_memory,
         generator=generator,
+        worker_init_fn=_obey_the_trainer,
     )
+
+
+def _obey_the_trainer(worker: int) -> None:
+    """A loader process has inherited the trainer's way with signals; it must end when it is told to, and only then."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

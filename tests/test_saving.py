@@ -1,0 +1,89 @@
+"""A task that is stopped and started again ends as one that never was."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import class_folders, command_line
+
+from kaizen.checkpoint import load_task
+from kaizen.cli import flags_of, read_args
+from kaizen.data.loaders import ShuffledBatches
+from kaizen.experiment import Experiment
+from kaizen.files import read_json
+from kaizen.plan import open_data
+from kaizen.saving import KEPT, Saved, Saving, Stop, Stopped
+from kaizen.task import run_task
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+EVERYTHING = ["--num_tasks", "2", "--max_epochs", "3", "--batch_size", "8", "--replay", "True"]
+EVERYTHING += ["--replay_proportion", "0.5", "--replay_batch_size", "4", "--online_evaluation", "True"]
+EVERYTHING += ["--distiller", "contrastive", "--distiller_classifier", "soft_label", "--log_every_n_steps", "2"]
+
+
+class StopsAt(Stop):
+    """Asks for the end before a given look at it."""
+
+    def __init__(self, look: int) -> None:
+        super().__init__()
+        self.left = look
+
+    def obey(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Stopped(signal.SIGTERM)
+
+
+class Killed(Saving):
+    """Stands for a kill: nothing is saved at the end."""
+
+
+def start(argv: list[str], folder: Path) -> Experiment:
+    args = read_args(argv)
+    data = open_data(args)
+    return Experiment.start(folder, flags_of(args), data.split.classes, data.task_names)
+
+
+def finish(experiment: Experiment, stops: list[Stop]) -> int:
+    """Run all tasks; how many stops it took."""
+    met = 0
+    for task in range(2):
+        while not experiment.done(task):
+            stop = stops.pop(0) if stops else Stop()
+            try:
+                run_task(experiment, task, stop)
+            except Stopped:
+                met += 1
+    return met
+
+
+def compare(one: Experiment, two: Experiment) -> None:
+    for task in range(2):
+        states = [load_task(e.checkpoint(task), "--flag")["state"] for e in (one, two)]
+        assert states[0].keys() == states[1].keys()
+        different = [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
+        assert different == []
+        assert (one.task_folder(task) / "metrics.csv").read_text() == (two.task_folder(task) / "metrics.csv").read_text()
+        assert not (two.task_folder(task) / "progress").exists()
+    results = [read_json(e.folder / "results.json") for e in (one, two)]
+    for result in results:
+        result.pop("seconds", None)
+        result.pop("name", None)
+    assert results[0]["heads"] == results[1]["heads"]
+
+
+@pytest.mark.parametrize(("method", "workers"), [("mocov2plus", 0), ("deepclusterv2", 0), ("swav", 0), ("byol", 2)])
+def test_stopped_anywhere_the_end_is_the_same(method: str, workers: int, tmp_path: Path) -> None:
+    class_folders(tmp_path / "data", (24, 24, 24, 24))
+    argv = command_line(*EVERYTHING, "--data_dir", str(tmp_path / "data"), method=method, dataset="custom")
+    argv += ["--num_workers", str(workers), *(["--augment_on", "workers"] if workers else [])]
+    whole = start(argv, tmp_path / "whole")
+    assert finish(whole, []) == 0
+    stopped = start(argv, tmp_path / "stopped")
+    assert finish(stopped, [StopsAt(3), StopsAt(9), StopsAt(4), StopsAt(7), StopsAt(1), StopsAt(6)]) == 6
+    compare(whole, stopped)
