@@ -104,8 +104,8 @@ def check_start(args: Args, folder: Path | None, num_classes: int) -> None:
             "or in an --experiment_dir in which the tasks before are done"
         )
     if args.pretrained_model:
+        from kaizen.building import build_learner
         from kaizen.checkpoint import OPTIONAL, load_task, restore
-        from kaizen.task import build_learner
 
         path = Path(args.pretrained_model)
         checkpoint = load_task(path, "--pretrained_model")

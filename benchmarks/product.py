@@ -13,10 +13,10 @@ from torch import Tensor
 
 from benchmarks.clock import Clock, Lap
 from benchmarks.setting import Setting
+from kaizen.building import build_trainer, training_loaders
 from kaizen.compiling import compile_networks
 from kaizen.learner import ContinualLearner
 from kaizen.plan import Data
-from kaizen.task import build_trainer, training_loaders
 
 
 class Product(pl.Callback):

@@ -27,13 +27,13 @@ from torchvision import transforms as tv
 
 from benchmarks.clock import Clock, Lap
 from benchmarks.setting import Setting
+from kaizen.building import view_options
 from kaizen.data.views import BLUR_SIGMAS, ViewOptions
 from kaizen.losses import labelled_cross_entropy, queue_contrastive
 from kaizen.methods.mocov2plus import MoCoV2Plus
 from kaizen.models.convolution import WideConv2d
 from kaizen.models.resnet import ResNet
 from kaizen.plan import Data
-from kaizen.task import view_options
 
 Transform = Callable[[Image.Image], Tensor]
 

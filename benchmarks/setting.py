@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kaizen.args import Args
+from kaizen.building import build_learner
 from kaizen.cli import read_args
 from kaizen.data.datasets import dataset_info
 from kaizen.data.images import MemoryImages
@@ -15,7 +16,6 @@ from kaizen.data.tasks import make_split
 from kaizen.learner import ContinualLearner
 from kaizen.methods import method_flags
 from kaizen.plan import Data
-from kaizen.task import build_learner
 
 CLASSES = 10
 TEST_IMAGES_PER_CLASS = 25

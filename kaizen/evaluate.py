@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kaizen.args import Args, DataMissing, UsageError
+from kaizen.building import build_learner
 from kaizen.checkpoint import load_task
 from kaizen.cli import args_from
 from kaizen.experiment import Experiment
@@ -34,7 +35,7 @@ from kaizen.protocols import (
     unused_flags,
 )
 from kaizen.report import collect, draw_plots, show, show_one, write
-from kaizen.task import build_learner, take_up
+from kaizen.task import take_up
 
 
 def main(argv: list[str]) -> int:

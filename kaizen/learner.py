@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kaizen.args import Args
-from kaizen.data.images import Images
-from kaizen.data.loaders import Batch, one_epoch
+from kaizen.data.loaders import Batch, join, one_epoch
 from kaizen.distillers import Distiller
 from kaizen.logs import Meter, accuracies, mean_by_task
 from kaizen.losses import labelled_cross_entropy
@@ -72,8 +71,7 @@ class ContinualLearner(pl.LightningModule):
         }
         self.meter = Meter()
         self.task_idx, self.num_images = 0, 0  # which task this is; in the image set that trains
-        self.optimizer_steps = 0  # of this task
-        self.epoch_loss = Meter()
+        self.optimizer_steps, self.epoch_loss = 0, Meter()  # of this task; of this epoch
         self.strict_loading = False  # inside a task the teacher is in no checkpoint: see kaizen.saving
         self.test_tasks: list[Tensor] = []  # for each task, the indices of its test images
         self.correct: dict[str, Tensor] = {}  # head -> one bool per test image
@@ -279,16 +277,6 @@ class ContinualLearner(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": "loss"},
         }
-
-
-def join(batch: dict[str, Batch]) -> Batch:
-    """Task images and replay images as one batch: uint8 images, crops of them or ready views; targets, indices."""
-    images, targets, indices = zip(*(batch[name] for name in ("task", "replay") if name in batch), strict=True)
-    if isinstance(images[0], Tensor):
-        joined: Images = torch.cat(images)
-    else:
-        joined = [torch.cat(crops) for crops in zip(*images, strict=True)]
-    return joined, torch.cat(targets), torch.cat(indices)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kaizen.args import Args
+from kaizen.building import build_learner
 from kaizen.cli import flags_of, read_args
 from kaizen.data.loaders import Batch
 from kaizen.distillers import FEATURE_DISTILLERS
@@ -18,7 +19,7 @@ from kaizen.experiment import Experiment
 from kaizen.learner import ContinualLearner
 from kaizen.methods import METHODS, Output, SSLMethod, build_method, method_flags
 from kaizen.plan import open_data
-from kaizen.task import build_learner, run_task
+from kaizen.task import run_task
 
 FEATURES = 8
 # Every method with every feature distiller; `knowledge` compares prototypes, which not every method has.
@@ -34,7 +35,7 @@ SMALL |= {"num_prototypes": 5, "whitening_size": 8}
 SMALL |= {"whitening_eps": 0.01}  # 8 projections of 8 hidden units may fill fewer than 6 dimensions
 
 
-def tiny_encoder(size: int, stem_padding: int, width: float, recompute: bool) -> tuple[nn.Module, int]:
+def tiny_encoder(size: int, stem_padding: int, width: float, recompute: bool = True) -> tuple[nn.Module, int]:
     """Images (B, 3, H, W) -> features (B, 8)."""
     layers = (nn.Conv2d(3, FEATURES, 3, stride=2), nn.BatchNorm2d(FEATURES), nn.ReLU())
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), FEATURES

@@ -17,8 +17,8 @@ from benchmarks.differences import differences
 from benchmarks.product import Product
 from benchmarks.reference import Reference
 from benchmarks.setting import Setting
-from kaizen.data.loaders import Batch
-from kaizen.learner import ContinualLearner, join
+from kaizen.data.loaders import Batch, join
+from kaizen.learner import ContinualLearner
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = Setting(batch_size=8, replay_batch_size=4, size=16, batchnorm="update")

@@ -13,6 +13,7 @@ from helpers import PAIRS, args_of, class_folders, command_line, domain_lists, r
 
 import main_continual
 from kaizen.args import UsageError, core_flags
+from kaizen.building import view_options
 from kaizen.cli import (
     VIEW_FLAGS,
     args_from,
@@ -27,7 +28,6 @@ from kaizen.devices import uses_cuda
 from kaizen.distillers import CLASSIFIER_DISTILLERS
 from kaizen.experiment import Experiment
 from kaizen.methods import METHODS
-from kaizen.task import view_options
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

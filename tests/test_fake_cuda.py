@@ -12,8 +12,8 @@ from syncs import HostWaits
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kaizen.data.loaders import Batch
-from kaizen.learner import ContinualLearner, join
+from kaizen.data.loaders import Batch, join
+from kaizen.learner import ContinualLearner
 from kaizen.methods import METHODS
 from kaizen.optim import build_optimizer
 

@@ -73,6 +73,7 @@ FLOORS: list[list[str]] = [
         "kaizen.checkpoint",
         "kaizen.saving",
         "kaizen.progress",
+        "kaizen.building",
         "kaizen.features",
         "kaizen.knn",
         "kaizen.linear",

@@ -11,8 +11,8 @@ import torch
 from helpers import PAIRS, batch_of, learner_of
 
 from kaizen.checkpoint import load_task, new_parts, restore, save_task
-from kaizen.data.loaders import Batch
-from kaizen.learner import ContinualLearner, join
+from kaizen.data.loaders import Batch, join
+from kaizen.learner import ContinualLearner
 from kaizen.methods import METHODS
 from kaizen.optim import build_optimizer
 

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from kaizen.args import UsageError
 from kaizen.data.images import MemoryImages
-from kaizen.data.loaders import Batch, evaluation_loader
-from kaizen.learner import ContinualLearner, evaluating, join
+from kaizen.data.loaders import Batch, evaluation_loader, join
+from kaizen.learner import ContinualLearner, evaluating
 from kaizen.logs import accuracies
 from kaizen.methods import METHODS
 from kaizen.optim import build_optimizer

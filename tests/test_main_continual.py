@@ -17,12 +17,12 @@ from helpers import args_of, command_line
 
 import main_continual
 from job_launcher import Script, parse_script
+from kaizen.building import build_learner
 from kaizen.checkpoint import save_task
 from kaizen.cli import flags_of, read_args
 from kaizen.experiment import Experiment
 from kaizen.files import read_json, write_json
 from kaizen.metrics import METRICS, summarize
-from kaizen.task import build_learner
 from main_continual import ROOT, chain, environment_of, run_process
 
 HEADS = ["classifier", "online", "momentum_online", "knn"]

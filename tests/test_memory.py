@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from helpers import args_of, class_folders, command_line, run_experiment
 
+from kaizen.building import build_learner
 from kaizen.checkpoint import load_task, restore
 from kaizen.data.replay import RANKINGS
 from kaizen.experiment import Experiment
 from kaizen.files import read_json
 from kaizen.memory import remember
 from kaizen.plan import Data, open_data
-from kaizen.task import build_learner
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

@@ -7,6 +7,7 @@ import torch
 from helpers import args_of, class_folders, domain_lists, learner_of
 
 from kaizen.args import Args, UsageError
+from kaizen.building import training_loaders
 from kaizen.plan import (
     Data,
     active_terms,
@@ -19,7 +20,6 @@ from kaizen.plan import (
     probe_indices,
     replayed,
 )
-from kaizen.task import training_loaders
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

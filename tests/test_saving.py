@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 
@@ -12,11 +11,10 @@ from helpers import class_folders, command_line
 
 from kaizen.checkpoint import load_task
 from kaizen.cli import flags_of, read_args
-from kaizen.data.loaders import ShuffledBatches
 from kaizen.experiment import Experiment
 from kaizen.files import read_json
 from kaizen.plan import open_data
-from kaizen.saving import KEPT, Saved, Saving, Stop, Stopped
+from kaizen.saving import Stop, Stopped
 from kaizen.task import run_task
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -37,10 +35,6 @@ class StopsAt(Stop):
         self.left -= 1
         if self.left == 0:
             raise Stopped(signal.SIGTERM)
-
-
-class Killed(Saving):
-    """Stands for a kill: nothing is saved at the end."""
 
 
 def start(argv: list[str], folder: Path) -> Experiment:
@@ -68,7 +62,9 @@ def compare(one: Experiment, two: Experiment) -> None:
         assert states[0].keys() == states[1].keys()
         different = [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
         assert different == []
-        assert (one.task_folder(task) / "metrics.csv").read_text() == (two.task_folder(task) / "metrics.csv").read_text()
+        assert (one.task_folder(task) / "metrics.csv").read_text() == (
+            two.task_folder(task) / "metrics.csv"
+        ).read_text()
         assert not (two.task_folder(task) / "progress").exists()
     results = [read_json(e.folder / "results.json") for e in (one, two)]
     for result in results:

@@ -9,9 +9,9 @@ import torch
 from helpers import batch_of, learner_of
 from syncs import HostWaits
 
-from kaizen.data.loaders import Batch
+from kaizen.data.loaders import Batch, join
 from kaizen.distillers import CLASSIFIER_DISTILLERS, FEATURE_DISTILLERS
-from kaizen.learner import ContinualLearner, join
+from kaizen.learner import ContinualLearner
 from kaizen.methods import METHODS
 from kaizen.optim import build_optimizer
 

@@ -14,6 +14,7 @@ from helpers import args_of, class_folders, command_line, domain_lists, run_expe
 
 from kaizen import task
 from kaizen.args import Args
+from kaizen.building import build_learner
 from kaizen.checkpoint import load_task
 from kaizen.cli import flags_of, read_args
 from kaizen.data.images import image_folder
@@ -24,7 +25,7 @@ from kaizen.learner import ContinualLearner
 from kaizen.methods import METHODS
 from kaizen.notices import notices
 from kaizen.plan import Data, open_data
-from kaizen.task import build_learner, run_task
+from kaizen.task import run_task
 from main_continual import chain
 
 pytestmark = [pytest.mark.usefixtures("tiny", "no_plots"), pytest.mark.filterwarnings("ignore::UserWarning")]

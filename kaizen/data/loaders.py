@@ -165,6 +165,16 @@ def evaluation_loader(
     return _loader(BatchDataset(images, indices, CentreCrop(size)), batches, num_workers, torch.Generator())
 
 
+def join(batch: dict[str, Batch]) -> Batch:
+    """Task images and replay images as one batch: uint8 images, crops of them or ready views; targets, indices."""
+    images, targets, indices = zip(*(batch[name] for name in ("task", "replay") if name in batch), strict=True)
+    if isinstance(images[0], Tensor):
+        joined: Images = torch.cat(images)
+    else:
+        joined = [torch.cat(crops) for crops in zip(*images, strict=True)]
+    return joined, torch.cat(targets), torch.cat(indices)
+
+
 def one_epoch(loaders: Mapping[str, DataLoader[Batch]]) -> Iterator[dict[str, Batch]]:
     """What training sees in an epoch, the shorter loaders cycled, read beside training without disturbing it.
 

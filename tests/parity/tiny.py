@@ -8,13 +8,13 @@ import pytest
 from torch import Tensor, nn
 
 from kaizen.args import Args
+from kaizen.building import build_learner
 from kaizen.data.datasets import dataset_info
 from kaizen.learner import ContinualLearner
 from kaizen.models.encoders import ENCODERS
-from kaizen.task import build_learner
 
 
-def tiny_encoder(size: int, stem_padding: int, width: float, recompute: bool) -> tuple[nn.Module, int]:
+def tiny_encoder(size: int, stem_padding: int, width: float, recompute: bool = True) -> tuple[nn.Module, int]:
     """Two convolutions; images (B, 3, H, W) -> features (B, 16)."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
