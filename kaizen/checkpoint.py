@@ -26,7 +26,9 @@ def lasting(state: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if not name.startswith(TRANSIENT)}
 
 
-def save_task(learner: ContinualLearner, path: Path, task_idx: int, flags: dict[str, Any], seconds: float) -> None:
+def save_task(
+    learner: ContinualLearner, path: Path, task_idx: int, flags: dict[str, Any], seconds: float = 0.0
+) -> None:
     """Write the end of a task, whole or not at all: plain tensors, strings and numbers, safe to load from anyone.
 
     Args:

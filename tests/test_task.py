@@ -218,17 +218,16 @@ def test_ready_views_reach_the_learner(
     assert sides == {"task": views, "replay": views, "online": {8}}
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_ready_views_follow_from_the_seed(tmp_path: Path, data: Path, workers: str) -> None:
-    flags = ["--augment_on", "workers", "--num_workers", workers, *REPLAY, "--online_evaluation", "--max_epochs", "2"]
-    first, second, other = (run(tmp_path, data, *flags, "--seed", seed, name=name) for name, seed in ("a5", "b5", "c6"))
+def test_ready_views_follow_from_the_seed_whichever_process_makes_them(tmp_path: Path, data: Path) -> None:
+    flags = ["--augment_on", "workers", *REPLAY, "--online_evaluation", "--max_epochs", "2"]
+    kinds = (("a", "5", "0"), ("b", "5", "2"), ("c", "6", "0"))
+    first, second, other = (
+        run(tmp_path, data, *flags, "--seed", seed, "--num_workers", workers, name=name)
+        for name, seed, workers in kinds
+    )
     for i in range(2):
         assert logged(first, i) == logged(second, i)
         assert logged(first, i) != logged(other, i)
-    on_device = run(tmp_path, data, *flags, "--augment_on", "device", name="d")
-    # In this process they are the very same; but task and replay images get theirs apart.
-    assert (logged(on_device, 0) == logged(first, 0)) == (workers == "0")
-    assert logged(on_device, 1) != logged(first, 1)
 
 
 # Images on the device

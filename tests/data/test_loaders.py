@@ -18,6 +18,7 @@ from kaizen.data.images import Images, MemoryImages, RandomCrop, image_folder
 from kaizen.data.loaders import (
     Batch,
     BatchDataset,
+    Draw,
     OrderedBatches,
     ShuffledBatches,
     evaluation_loader,
@@ -202,20 +203,37 @@ def test_large_images_become_views_while_they_are_read(tmp_path: Path, workers: 
     assert all(isinstance(view, Tensor) and view.dtype == torch.float32 for view, _, _ in one)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_every_process_and_epoch_draws_numbers_of_its_own_from_the_seed(workers: int) -> None:
-    def numbers(seed: int) -> list[float]:
-        torch.manual_seed(seed)
-        loader = training_loader(memory(24), torch.arange(24), CROPS, 4, workers, seed=0, transform=draw)
+def test_every_batch_draws_numbers_of_its_own_from_the_seed_whichever_process_makes_it() -> None:
+    def numbers(seed: int, workers: int) -> list[float]:
+        loader = training_loader(memory(24), torch.arange(24), CROPS, 4, workers, seed=seed, transform=draw)
         batches = [images for _ in range(3) for images, _, _ in loader]
         if workers:
             assert all(threads.eq(1).all() for _, threads in batches)
         return [number for drawn, _ in batches for number in drawn.tolist()]
 
-    first = numbers(seed=1)
+    before = torch.get_rng_state()
+    first = numbers(seed=1, workers=0)
     assert len(set(first)) == len(first) == 72
-    assert numbers(seed=1) == first
-    assert not set(numbers(seed=2)) & set(first)
+    assert numbers(seed=1, workers=2) == numbers(seed=1, workers=1) == first
+    assert not set(numbers(seed=2, workers=0)) & set(first)
+    torch.set_rng_state(before)
+    own = numbers(seed=1, workers=0)
+    assert own == first
+
+
+@pytest.mark.parametrize("batch", [0, 1, 4, 5, 7, 9])
+def test_a_loader_that_begins_inside_an_epoch_serves_the_rest_of_it(batch: int) -> None:
+    """One of five batches, that is cycled; the orders of its rounds differ."""
+    whole, rest = (ShuffledBatches(20, 4, 0) for _ in range(2))
+    whole.set_epoch(3)
+    twice = [(list(draw), draw.seed) for _ in range(2) for draw in whole if isinstance(draw, Draw)]
+    rest.go_to(3, batch)
+    rest.set_epoch(3)
+    found = [(list(draw), draw.seed) for _ in range(2) for draw in rest if isinstance(draw, Draw)]
+    assert found[: 10 - batch] == twice[batch:]
+    rest.set_epoch(4)
+    whole.set_epoch(4)
+    assert list(rest) == list(whole)
 
 
 def test_an_epoch_read_beside_training_draws_numbers_of_its_own() -> None:
