@@ -24,8 +24,8 @@ OPTIONAL = ("classifier.", "probes.", "distill_features.", "distill_classifier."
 def save_task(learner: ContinualLearner, path: Path, task_idx: int, flags: dict[str, Any]) -> None:
     """Write the end of a task, whole or not at all: plain tensors, strings and numbers, safe to load from anyone."""
     state = {name: value for name, value in learner.state_dict().items() if not name.startswith(TRANSIENT)}
-    with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, "task_idx": task_idx, "flags": flags, "state": state}, temporary)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:  # torch says of a stream that the disk is full
+        torch.save({"format": FORMAT, "task_idx": task_idx, "flags": flags, "state": state}, stream)
 
 
 def load_task(path: Path, flag: str) -> dict[str, Any]:

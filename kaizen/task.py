@@ -32,6 +32,7 @@ from kaizen.data.images import ImageSet, RandomCrop
 from kaizen.data.loaders import EVALUATION_BATCH, Batch, evaluation_loader, training_loader
 from kaizen.data.views import EvalTransform, ReadyViews, ViewOptions, Views, ViewTransform
 from kaizen.devices import gpu_index, uses_cuda
+from kaizen.disk import disk_told
 from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
 from kaizen.embedding import draw_embedding
 from kaizen.experiment import Experiment
@@ -282,7 +283,9 @@ def main(argv: list[str]) -> int:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # its hints are about code, not about runs
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     try:
-        run_task(Experiment.open(Path(argv[0])), int(argv[1]))
+        folder = Path(argv[0])
+        with disk_told(f"--experiment_dir {folder.name}", folder):
+            run_task(Experiment.open(folder), int(argv[1]))
     except UsageError as error:
         reason = str(error).splitlines()[-1]  # a loader process puts its traceback before it
         print(f"error: {reason.removeprefix('kaizen.args.UsageError: ')}", file=sys.stderr)

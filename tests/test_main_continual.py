@@ -104,7 +104,7 @@ def test_the_files_of_an_experiment(finished: Finished) -> None:
     assert all((folder / "plots" / name).read_bytes().startswith(b"\x89PNG") for name in plots)
     for task in range(2):
         assert {path.name for path in (folder / f"task{task}").iterdir()} == {
-            *("accuracy.json", "final.ckpt", "metrics.csv", "wandb", *["replay.json"] * task)
+            *("accuracy.json", "final.ckpt", "metrics.csv", "state.json", "wandb", *["replay.json"] * task)
         }
         (run,) = (folder / f"task{task}" / "wandb").glob("offline-run-*/*.wandb")
         logged = run.read_bytes()
@@ -169,7 +169,8 @@ def test_an_experiment_that_is_through_is_left_as_it_is(
     assert "epoch" not in out
     tables = out[out.index("classifier: accuracy on each task") :]
     assert done.stdout.endswith(tables)
-    assert {name for name in after if after[name] != before[name]} <= {"experiment.json", "results.json", "results.csv"}
+    written = {".lock", "experiment.json", "results.json", "results.csv"}
+    assert {name for name in after if after[name] != before[name]} <= written
     assert {name: content for name, (_, content) in after.items()} == {n: c for n, (_, c) in before.items()}
 
 
@@ -202,6 +203,7 @@ def test_a_task_that_was_deleted_is_trained_again_to_the_same_numbers(finished: 
         "final.ckpt",
         "metrics.csv",
         "replay.json",
+        "state.json",
     }
 
 
@@ -390,7 +392,7 @@ def test_a_chain_that_began_at_the_second_task_is_not_mixed_with_another(
     assert main_continual.main([*flags, "--task_idx", "1"]) == 7  # as the stand-in does at task 1
     folder = Path("experiments/run")
     for task in range(3):
-        (folder / f"task{task}").mkdir()
+        (folder / f"task{task}").mkdir(exist_ok=True)
         reached = {"heads": {"knn": [0.5] * 5}, "baseline": None, "seconds": 1.0}
         write_json(folder / f"task{task}" / "accuracy.json", reached)
     for task in (1, 2):
