@@ -190,7 +190,7 @@ def name_inside(base: Path, given: str) -> str:
         target = Path(os.path.abspath(path))
         if target.name and target.parent.resolve() == target.resolve().parent == base.resolve():
             return target.name
-    target = target.resolve()  # where a link leads is its own place
+    target = max(base / given, Path(given), key=os.path.exists).resolve()  # where a link leads is its own place
     cure = shlex.join(["--base_experiment_dir", str(target.parent), "--experiment_dir", target.name])
     raise UsageError(f"--experiment_dir {given} is not directly inside {base}; write {cure}")
 
@@ -209,17 +209,6 @@ def make_folder(folder: Path, fresh: bool) -> tuple[Path, bool]:
                 raise
             number += 1
             candidate = folder.with_name(f"{folder.name}-{number}")
-
-
-def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file in one piece: on a disk that is full, no half of it stays."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        shutil.copy(source, temporary)
-        temporary.replace(target)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -267,7 +256,7 @@ def launch(options: argparse.Namespace) -> int:
     if not options.dry_run:
         folder, made = make_folder(folder, fresh=given is None)
         if not (folder / source.name).exists():
-            copy_whole(source, folder / source.name)
+            os.replace(shutil.copy(source, folder / f".{source.name}.tmp"), folder / source.name)  # whole or not at all
         print(f"experiment folder: {folder}", flush=True)
 
     args += ["--experiment_dir", folder.name, "--base_experiment_dir", base]

@@ -218,7 +218,7 @@ def experiment_folder(base: str, name: str | None, title: str) -> Path:
     _check_name("experiment_dir", name)
     for folder in (root / name, Path(name)):  # the second: a path as the shell completes it
         if folder.resolve().parent == root.resolve():
-            return folder
+            return root / folder.resolve().name
     raise UsageError(f"--experiment_dir {name}: is not directly below --base_experiment_dir {base}; give a plain name")
 
 

@@ -20,8 +20,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     ``path``, also where a library hides it behind one of its own, as torch does when it is given an open file.
 
     Example:
-        with atomic_path(folder / "last.ckpt") as temporary:
-            torch.save(state, temporary)
+        with atomic_path(folder / "last.ckpt") as temporary, temporary.open("wb") as stream:
+            torch.save(state, stream)
     """
     # Hidden and ending in .tmp, so that what a killed process leaves behind matches no *.json or *.ckpt.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -61,7 +61,10 @@ def read_json(path: Path) -> Any:
         OSError: if the file cannot be read.
         ValueError: if it is not JSON in UTF-8.
     """
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _disk_error(error: BaseException | None, temporary: Path) -> OSError | None:

@@ -165,12 +165,15 @@ def _read_task(path: Path, num_tasks: int) -> dict[str, Any]:
 
 
 def _max_epochs(folder: Path, task: int, flags: dict[str, Any]) -> int | None:
-    """What a task was trained with, which may have changed between tasks; None where that is not known any more."""
+    """What a task was trained with, which may have changed between tasks; None if not here, or not known any more."""
+    place = folder / f"task{task}"
     try:
-        state = read_state(folder / f"task{task}")
+        state = read_state(place)
     except ValueError:
         return None
-    return flags.get("max_epochs") if state is None else state.max_epochs
+    if state is None:
+        return flags.get("max_epochs") if (place / "final.ckpt").exists() else None
+    return state.max_epochs
 
 
 def _add_evaluations(folder: Path, finished: list[dict[str, Any]], num_tasks: int) -> dict[str, list[int]]:

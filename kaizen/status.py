@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -82,16 +82,17 @@ def _is_experiment(folder: Path) -> bool:
 def _open(folder: Path) -> Experiment:
     """The experiment; one without flags where its file is damaged."""
     try:
-        return Experiment.open(folder)
+        experiment = Experiment.open(folder)
     except UsageError:
         return Experiment(folder, {})
+    numbers = (experiment.flags.get(name) for name in ("num_tasks", "task_idx"))
+    return experiment if all(isinstance(number, int) for number in numbers) else Experiment(folder, {})
 
 
 def _count(experiment: Experiment) -> int:
     """How many tasks it has; as far as there are folders where nothing says so."""
-    asked = experiment.flags.get("num_tasks")
-    if isinstance(asked, int):
-        return asked
+    if experiment.flags:
+        return int(experiment.flags["num_tasks"])
     names = (re.fullmatch(r"task(\d+)", path.name) for path in experiment.folder.iterdir())
     return max((int(name[1]) + 1 for name in names if name), default=0)
 
@@ -141,14 +142,21 @@ def _print_tasks(console: Console, tasks: list[TaskStatus]) -> None:
         if state is None:
             table.add_row(str(task.task), name, *["-"] * 5)
             continue
-        took = "-" if state.seconds is None else str(timedelta(seconds=round(state.seconds)))
-        moments = (_minute(state.start), _minute(state.end))
-        table.add_row(str(task.task), name, *moments, took, str(state.starts or "-"), str(state.max_epochs))
+        times = (_moment(state.start), _moment(state.end), _duration(state.seconds))
+        table.add_row(str(task.task), name, *times, str(state.starts or "-"), str(state.max_epochs))
     console.print(table)
 
 
-def _minute(moment: str | None) -> str:
-    return "-" if moment is None else f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M}"
+def _moment(moment: str | None) -> str:
+    """Without the year, for a terminal of 80 columns; state.json has it."""
+    return "-" if moment is None else f"{datetime.fromisoformat(moment):%m-%d %H:%M}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def _print_accuracies(console: Console, tasks: list[TaskStatus]) -> None:
@@ -170,7 +178,7 @@ def _next_start(experiment: Experiment, tasks: list[TaskStatus], used: bool | No
         return f"in use by {owner(experiment.folder)}; a second start is refused until that run is over"
     if not experiment.flags:
         return "next start: is refused; experiment.json is damaged"
-    first = experiment.flags.get("task_idx", 0)
+    first = experiment.flags["task_idx"]
     try:
         experiment.check_order(first, len(tasks))
     except UsageError as error:
