@@ -184,13 +184,13 @@ def name_inside(base: Path, given: str) -> str:
     Raises:
         UsageError: it is not directly inside `base`.
     """
-    if not given.strip() or Path(given) == Path():
-        raise UsageError(f"--experiment_dir {given!r} names no folder; name one: --experiment_dir run1")
+    if not given.strip() or Path(given) == Path() or not given.isprintable():
+        raise UsageError(f"--experiment_dir {given!a} names no folder; name one: --experiment_dir run1")
     for path in (base / given, Path(given)):
         target = Path(os.path.abspath(path))
-        # Only the parent is resolved: an experiment's folder may itself be a link to a larger disk.
-        if target.name and target.parent.resolve() == base.resolve():
+        if target.name and target.parent.resolve() == target.resolve().parent == base.resolve():
             return target.name
+    target = max(base / given, Path(given), key=os.path.exists).resolve()  # where a link leads is its own place
     cure = shlex.join(["--base_experiment_dir", str(target.parent), "--experiment_dir", target.name])
     raise UsageError(f"--experiment_dir {given} is not directly inside {base}; write {cure}")
 
@@ -256,7 +256,7 @@ def launch(options: argparse.Namespace) -> int:
     if not options.dry_run:
         folder, made = make_folder(folder, fresh=given is None)
         if not (folder / source.name).exists():
-            shutil.copy(source, folder)
+            os.replace(shutil.copy(source, folder / f".{source.name}.tmp"), folder / source.name)  # whole or not at all
         print(f"experiment folder: {folder}", flush=True)
 
     args += ["--experiment_dir", folder.name, "--base_experiment_dir", base]

@@ -9,12 +9,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kaizen.args import Args, NotReady, UsageError
-from kaizen.experiment import Experiment, experiment_folder
+from kaizen.disk import disk_told
+from kaizen.experiment import Experiment, experiment_folder, make_folder, versions
+from kaizen.lock import Lock, held
+from kaizen.states import begin, end
 
 ROOT = Path(__file__).resolve().parent
 # Threads that sleep while they wait cost nothing alone, and save most of the time where cores are shared.
@@ -38,17 +41,24 @@ def main(argv: list[str]) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # between two tasks, of which none is hurt
+        return 128 + signal.SIGINT
 
 
 def run(argv: list[str]) -> int:
     """Check everything, then train what is not trained yet."""
-    from kaizen.cli import flags_of, read_args, unused_flags
+    from kaizen.cli import complete, flags_of, parsed, unused_flags
     from kaizen.devices import check_devices
     from kaizen.loggers import check_wandb
     from kaizen.notices import notices
     from kaizen.plan import open_data
+    from kaizen.status import show_status
 
-    args = read_args(argv)
+    args = parsed(argv)
+    if args.status is not None:
+        show_status(args.status)
+        return 0
+    args = complete(args)
     folder = experiment_folder(args.base_experiment_dir, args.experiment_dir, args.name)
     for line in notices(args):
         print(line)
@@ -59,9 +69,13 @@ def run(argv: list[str]) -> int:
     check_devices(args)
     check_wandb(args)
     data = open_data(args)
-    check_start(args, folder, data.num_classes)
-    experiment = Experiment.start(folder, flags_of(args), data.split.classes, data.task_names)
-    return chain(experiment, args.task_idx, args.num_tasks)
+    with disk_told(f"--experiment_dir {folder.name}", folder):
+        Experiment.check(folder, flags_of(args), data.split.classes)
+        check_start(args, folder, data.num_classes)
+        make_folder(folder)
+        with held(folder) as lock:  # all that was checked may have changed until here, and `start` checks again
+            experiment = Experiment.start(folder, flags_of(args), data.split.classes, data.task_names)
+            return chain(experiment, args.task_idx, args.num_tasks, lock)
 
 
 def dry_run(args: Args, folder: Path | None) -> int:
@@ -117,7 +131,7 @@ def check_start(args: Args, folder: Path | None, num_classes: int) -> None:
         )
 
 
-def chain(experiment: Experiment, first: int, num_tasks: int) -> int:
+def chain(experiment: Experiment, first: int, num_tasks: int, lock: Lock | None = None) -> int:
     """Run the tasks that are not done, one process each; stop at the first that fails, with its exit status."""
     from kaizen.report import draw_plots, show, write
 
@@ -127,33 +141,72 @@ def chain(experiment: Experiment, first: int, num_tasks: int) -> int:
             print(f"task {task} is done", flush=True)
             continue
         command = [sys.executable, "-m", "kaizen.task", str(experiment.folder), str(task)]
-        status = run_process(command, environment_of(experiment.flags["encoder"]))
+        folder = experiment.task_folder(task)
+        state = begin(folder, experiment.flags["max_epochs"], versions())
+        status = run_process(command, environment_of(experiment.flags["encoder"]), lock)
+        try:
+            end(folder, state, 0 if experiment.done(task) else status)
+        except OSError:
+            if status == 0:  # else the task has told already that the disk is full
+                raise
         if status != 0:
             cure = f"the same command with --experiment_dir {experiment.name} goes on from it"
             print(f"task {task} stopped with exit status {status}; {cure}", file=sys.stderr)
             return status
     results = write(experiment.folder)  # again: the last task may have been cut off before it did
-    if not any((experiment.folder / "plots").glob("accuracy_*.png")):
-        draw_plots(results, experiment.folder)
+    draw_plots(results, experiment.folder, missing_only=True)
     show(results)
     more = "plots/" if results["heads"] else "task*/final.ckpt"
     print(f"results in {experiment.folder}/results.json, results.csv and {more}")
     return 0
 
 
-def run_process(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command without a shell, pass on SIGTERM, and return its exit status (128 + n for signal n).
+def run_process(command: list[str], environment: dict[str, str], lock: Lock | None = None) -> int:
+    """Run a command without a shell, pass on SIGTERM and SIGINT, and return its exit status (128 + n for signal n).
 
     Args:
         command: program and arguments.
         environment: what is added to this process's own, unless it is set there.
+        lock: the process holds it too, so that it stays held if this one is killed and that one lives on.
     """
+    received: list[int] = []
+    children: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _: object) -> None:
+        received.append(number)
+        for child in children:  # a terminal has told it of SIGINT already, which it takes for one
+            child.send_signal(number)
+
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with subprocess.Popen(command, env={**environment, **os.environ, "PYTHONPATH": path}) as process:
-        signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
-        signal.signal(signal.SIGINT, lambda number, _: None)  # the terminal has told the child already
+    surroundings = {**environment, **os.environ, "PYTHONPATH": path}
+    with (
+        handling(pass_on),
+        subprocess.Popen(command, env=surroundings, pass_fds=(lock.descriptor,) if lock else ()) as process,
+    ):
+        children.append(process)
+        if received:  # before there was a process to tell
+            process.send_signal(received[-1])
+        if lock:
+            with suppress(OSError):  # the lock holds without a name in it
+                lock.note(process.pid)
         status = process.wait()
+    if status == 0 and received:  # too late for the task, but not for those after it
+        return 128 + received[-1]
     return status if status >= 0 else 128 - status
+
+
+@contextmanager
+def handling(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Have SIGTERM and SIGINT handled, but for one that is ignored, as SIGINT is in the background of a script."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number, old in before.items():
+        if old != signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 if __name__ == "__main__":

@@ -118,6 +118,9 @@ class Args:
         None, "folder below --base_experiment_dir; an existing one goes on where it stopped", RUN, free=True
     )
     base_experiment_dir: str = flag("experiments", "where experiment folders are made", RUN, free=True)
+    status: str | None = flag(
+        None, "folder of an experiment: show how far its tasks are, and stop; needs no other flag", RUN, free=True
+    )
     dry_run: bool = flag(False, "check every flag, print the plan and stop", RUN, free=True)
     seed: int = flag(5, "seed of weights, batches and views", RUN, bounds=SEED)
     gpus: str | None = flag(None, "index of the GPU to use, e.g. 0; without CUDA the CPU is used", RUN, free=True)
@@ -299,7 +302,7 @@ class Args:
         free=True,
     )
     save_checkpoint: bool = flag(True, "the end of every task is always kept", PUBLISHED, free=True)
-    sync_batchnorm: bool = flag(False, "one device sees the whole batch", PUBLISHED, free=True)
+    sync_batchnorm: bool = flag(False, "one device sees the whole batch", PUBLISHED)
 
     method_flags: dict[str, Any] = field(default_factory=dict)
     given: frozenset[str] = frozenset()

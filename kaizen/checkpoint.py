@@ -38,10 +38,9 @@ def save_task(
         seconds: of training.
     """
     state = lasting(learner.state_dict())
-    with atomic_path(path) as temporary:
-        torch.save(
-            {"format": FORMAT, "task_idx": task_idx, "flags": flags, "seconds": seconds, "state": state}, temporary
-        )
+    content = {"format": FORMAT, "task_idx": task_idx, "flags": flags, "seconds": seconds, "state": state}
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:  # torch says of a stream that the disk is full
+        torch.save(content, stream)
 
 
 def read_checkpoint(path: Path, flag: str) -> Any:

@@ -39,7 +39,12 @@ def read_args(argv: list[str]) -> Args:
     Raises:
         UsageError: one line that names the flag, its value and the cure.
     """
-    return complete(parse(argv, _merged(everything_known())))
+    return complete(parsed(argv))
+
+
+def parsed(argv: list[str]) -> Args:
+    """Read a command line of which nothing but each flag by itself is checked."""
+    return parse(argv, _merged(everything_known()))
 
 
 def complete(args: Args) -> Args:
@@ -107,7 +112,7 @@ def probes_momentum(args: Args) -> bool:
 
 def flags_of(args: Args) -> dict[str, Any]:
     """Every flag that says what is done, as plain values for results and checkpoints; not where it is done."""
-    places = ("experiment_dir", "base_experiment_dir", "dry_run")
+    places = ("experiment_dir", "base_experiment_dir", "status", "dry_run")
     core = {item.name: getattr(args, item.name) for item in core_flags() if item.name not in places}
     return {**core, **args.method_flags}
 

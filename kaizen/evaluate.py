@@ -19,6 +19,7 @@ from kaizen.args import Args, DataMissing, UsageError
 from kaizen.building import build_learner
 from kaizen.checkpoint import load_task
 from kaizen.cli import args_from
+from kaizen.disk import disk_told
 from kaizen.experiment import Experiment
 from kaizen.files import read_json, write_json
 from kaizen.judge import Judge, Weights
@@ -85,10 +86,11 @@ def evaluate_experiment(asked: Asked, args: Args) -> None:
     if data.split.classes != results["tasks"]:
         raise UsageError(f"--data_dir {model.data_dir}: its tasks are not those of {folder}; use the same data")
     judge = Judge(model, data, protocol)
-    for task in tasks:
-        judge_task(experiment, judge, task)
-    results = write(folder)
-    draw_plots(results, folder)
+    with disk_told(f"--experiment {folder}", folder):
+        for task in tasks:
+            judge_task(experiment, judge, task)
+        results = write(folder)
+        draw_plots(results, folder)
     show(results)
     log_results(evaluation_logger(args, folder, experiment.name, protocol.settings()), results, folder)
     print(f"results in {folder}/results.json, results.csv and plots/")
@@ -201,13 +203,14 @@ def evaluate_checkpoint(asked: Asked, args: Args) -> None:
     out = None if asked.out is None else Path(asked.out)
     judge = Judge(model, data, protocol)
     kept = None if out is None else out / "features"
-    found = judge.correct(Weights.load(path, flag, kept), model.task_idx, path.name)
-    results = {head: summary(correct, data) for head, correct in found.items()}
-    for head, result in results.items():
-        show_one(head, result["accuracy_by_task"], result["accuracy_over_images"], data.task_names)
-        if out is not None:
-            about = {"checkpoint": str(path), "settings": protocol.settings(), "task_names": data.task_names}
-            write_json(out / f"{head}.json", {"head": head, **result, **about})
+    with disk_told(f"--out {out}", out or Path.cwd()):
+        found = judge.correct(Weights.load(path, flag, kept), model.task_idx, path.name)
+        results = {head: summary(correct, data) for head, correct in found.items()}
+        for head, result in results.items():
+            show_one(head, result["accuracy_by_task"], result["accuracy_over_images"], data.task_names)
+            if out is not None:
+                about = {"checkpoint": str(path), "settings": protocol.settings(), "task_names": data.task_names}
+                write_json(out / f"{head}.json", {"head": head, **result, **about})
     log_one(evaluation_logger(args, out or Path.cwd(), args.name, protocol.settings()), results)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 from dataclasses import dataclass
@@ -10,8 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from kaizen.args import UsageError, core_flags
+from kaizen.args import UsageError, core_flags, shorten
 from kaizen.files import read_json, write_json
+from kaizen.states import settle
+
+LONGEST_NAME = 255  # bytes, of a folder on all common disks
+LONGEST_TITLE = 50  # characters, of up to four bytes each
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,9 @@ class Experiment:
             return
         before = _read(folder)
         _compare(folder, before["flags"], flags)
-        cls(folder, before["flags"]).check_order(flags["task_idx"], flags["num_tasks"])
+        experiment = cls(folder, before["flags"])
+        experiment.check_order(flags["task_idx"], flags["num_tasks"])
+        experiment.check_epochs(flags)
         if tasks is not None and before.get("tasks") != tasks:
             raise UsageError(
                 f"--data_dir {flags['data_dir']}: its tasks are not those that {folder} began with; "
@@ -52,13 +59,10 @@ class Experiment:
         Raises:
             UsageError: the folder holds an experiment that cannot go on like this.
         """
+        make_folder(folder)
         cls.check(folder, flags, tasks)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"--base_experiment_dir {folder.parent}: cannot make {folder} ({error.strerror}); name another folder"
-            ) from None
+        if (folder / "experiment.json").exists():
+            cls.open(folder)._settle()
         about = {
             "name": flags["name"],
             "flags": flags,
@@ -69,6 +73,12 @@ class Experiment:
         }
         write_json(folder / "experiment.json", about)
         return cls(folder, flags)
+
+    def _settle(self) -> None:
+        """Before anything changes, see to it that each task that is through says so, and with how many epochs."""
+        for task in range(int(self.flags["num_tasks"])):
+            if self.done(task):
+                settle(self.task_folder(task), self.flags["max_epochs"])
 
     def task_folder(self, task_idx: int) -> Path:
         """Where everything of one task lies; made when first asked for."""
@@ -96,6 +106,11 @@ class Experiment:
         """Is a task through. Its accuracies are the last thing that it writes."""
         return self.accuracy(task_idx).exists() and self.checkpoint(task_idx).exists()
 
+    def begun(self, task_idx: int) -> bool:
+        """Is there anything of a task; of what a killed process was just writing, nothing counts."""
+        folder = self.folder / f"task{task_idx}"
+        return folder.is_dir() and any(path.suffix != ".tmp" for path in folder.iterdir())
+
     def can_start(self, task_idx: int) -> bool:
         """Is there what a task needs of those before it: all their accuracies, and the last one's model or its own."""
         judged = all(self.accuracy(task).exists() for task in range(task_idx))
@@ -119,6 +134,23 @@ class Experiment:
                 f"--task_idx {first}: would train task {missing[0]} of {self.folder}, where task {last} is done and "
                 f"would not follow from it; {cure}, or use a new folder"
             )
+
+    def check_epochs(self, flags: dict[str, Any]) -> None:
+        """Refuse another --max_epochs than before where a task has begun with that one, or none is left to train.
+
+        Raises:
+            UsageError: naming both numbers.
+        """
+        before, now = self.flags.get("max_epochs"), flags["max_epochs"]
+        left = [task for task in range(flags["task_idx"], flags["num_tasks"]) if not self.done(task)]
+        begun = [task for task in left if self.begun(task)]
+        if before == now or (left and not begun):
+            return
+        why, cure = f"all tasks of {self.folder} are done", "use another folder"
+        if begun:
+            place = self.folder / f"task{begun[0]}"
+            why, cure = f"task {begun[0]} of {self.folder} has begun", f"delete {place} to train it anew"
+        raise UsageError(f"--max_epochs {now}: {why} with {before}; use --max_epochs {before}, or {cure}")
 
     def finish_task(
         self,
@@ -162,20 +194,40 @@ class Experiment:
         write_json(path, {"accuracy": accuracy, "baseline": baseline, "settings": settings})
 
 
+def make_folder(folder: Path) -> None:
+    """Make an experiment's folder if need be. Raises UsageError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--base_experiment_dir {folder.parent}: cannot make {folder} ({error.strerror}); name another folder"
+        ) from None
+
+
 def experiment_folder(base: str, name: str | None, title: str) -> Path:
     """BASE/NAME, or a new BASE/<time>-<title>.
 
     Raises:
-        UsageError: the name leads out of the base folder.
+        UsageError: the name leads out of the base folder, also through a link, or is none that a folder can have.
     """
+    _check_name("base_experiment_dir", base)
     root = Path(base)
     if name is None:
-        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in title)
+        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in title[:LONGEST_TITLE])
         return root / f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{safe}"
+    _check_name("experiment_dir", name)
     for folder in (root / name, Path(name)):  # the second: a path as the shell completes it
         if folder.resolve().parent == root.resolve():
-            return folder
+            return root / folder.resolve().name
     raise UsageError(f"--experiment_dir {name}: is not directly below --base_experiment_dir {base}; give a plain name")
+
+
+def _check_name(flag: str, path: str) -> None:
+    """Refuse what no folder can be called, or what would break the lines in which it is told."""
+    if not path.isprintable():
+        raise UsageError(f"--{flag} {shorten(ascii(path))}: has characters that cannot be printed; give a plain name")
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(path).parts):
+        raise UsageError(f"--{flag} {shorten(path)}: is longer than {LONGEST_NAME} bytes; give a shorter name")
 
 
 def versions() -> dict[str, str]:
@@ -196,9 +248,11 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    free = {item.name for item in core_flags() if item.free}
+    free = {item.name for item in core_flags() if item.free} | {"max_epochs"}  # which may change for later tasks
     before = {**{item.name: item.default for item in core_flags()}, **before}  # flags that are newer than the folder
     differing = [name for name in before.keys() | now.keys() if name not in free and before.get(name) != now.get(name)]
+    if bool(before["pretrained_model"]) != bool(now.get("pretrained_model")):  # the file itself may have moved
+        differing.append("pretrained_model")
     if differing:
         listed = ", ".join(f"--{n} {before.get(n)} (now {now.get(n)})" for n in sorted(differing))
         raise UsageError(

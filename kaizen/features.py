@@ -81,8 +81,8 @@ def kept_features(path: Path | None, key: dict[str, Any], extract: Callable[[], 
     features = extract().to(torch.device("cpu"))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
-            torch.save({"key": key, **asdict(features)}, temporary)
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            torch.save({"key": key, **asdict(features)}, stream)
     return features
 
 

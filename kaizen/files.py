@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; when the block ends well, it takes the place of ``path``.
 
     The data reach the disk before the name does, so not even a power cut leaves half a file under ``path``.
-    If the block raises, the temporary file is removed and ``path`` stays as it was.
+    If the block raises, the temporary file is removed and ``path`` stays as it was. An error of the disk names
+    ``path``, also where a library hides it behind one of its own, as torch does when it is given an open file.
 
     Example:
-        with atomic_path(folder / "last.ckpt") as temporary:
-            torch.save(state, temporary)
+        with atomic_path(folder / "last.ckpt") as temporary, temporary.open("wb") as stream:
+            torch.save(state, stream)
     """
     # Hidden and ending in .tmp, so that what a killed process leaves behind matches no *.json or *.ckpt.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -28,8 +29,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         _fsync(temporary)
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # the disk may be closed to us; the error that led here is the one to tell
+            temporary.unlink(missing_ok=True)
+        if (cause := _disk_error(error, temporary)) is not None:
+            raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
     _fsync(path.parent)  # the new name itself lives in the folder
 
@@ -57,7 +61,19 @@ def read_json(path: Path) -> Any:
         OSError: if the file cannot be read.
         ValueError: if it is not JSON in UTF-8.
     """
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _disk_error(error: BaseException | None, temporary: Path) -> OSError | None:
+    """The error of writing ``temporary`` that is, or led to, another one."""
+    while isinstance(error, Exception):
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _fsync(path: Path) -> None:

@@ -19,6 +19,7 @@ from kaizen import plots
 from kaizen.args import UsageError, shorten
 from kaizen.files import atomic_path, atomic_write_text, read_json, write_json
 from kaizen.metrics import METRICS, check_row, summarize
+from kaizen.states import read_state
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,9 +36,9 @@ def collect(folder: Path) -> Results:
 
     Returns:
         ``{"heads": {name: {"accuracy_matrix", "baseline", <one key per metric>}}, "flags", "seeds",
-        "versions", "tasks", "task_names", "num_tasks", "tasks_done", "seconds_per_task", "waiting"}``, in this
-        order. A head that was evaluated later is among the heads once it has a row for every finished task, all
-        made with the same settings; until then ``waiting`` says for which tasks it has rows.
+        "versions", "tasks", "task_names", "num_tasks", "tasks_done", "seconds_per_task", "max_epochs_per_task",
+        "waiting"}``, in this order. A head that was evaluated later is among the heads once it has a row for every
+        finished task, all made with the same settings; until then ``waiting`` says for which tasks it has rows.
 
     Raises:
         UsageError: naming the file that is missing, broken, or at odds with the others.
@@ -64,6 +65,7 @@ def collect(folder: Path) -> Results:
         "num_tasks": num_tasks,
         "tasks_done": len(finished),
         "seconds_per_task": [task["seconds"] for task in finished],
+        "max_epochs_per_task": [_max_epochs(folder, task, experiment["flags"]) for task in range(len(finished))],
         "waiting": waiting,
     }
 
@@ -80,14 +82,20 @@ def write(folder: Path) -> Results:
     return results
 
 
-def draw_plots(results: Results, folder: Path) -> None:
-    """Draw ``plots/``: for each head the accuracy matrix, and the accuracy over tasks; nothing without heads."""
-    if not results["heads"]:
-        return
-    (folder / "plots").mkdir(exist_ok=True)
+def draw_plots(results: Results, folder: Path, missing_only: bool = False) -> None:
+    """Draw ``plots/``: for each head the accuracy matrix, and the accuracy over tasks; nothing without heads.
+
+    Args:
+        results: from `collect`.
+        folder: of the experiment.
+        missing_only: leave those that are there.
+    """
     for name, head in results["heads"].items():
         for draw in (plots.accuracy_matrix, plots.accuracy_over_tasks):
-            save_figure(draw(name, head, results["task_names"]), folder / "plots" / f"{draw.__name__}_{name}.png")
+            path = folder / "plots" / f"{draw.__name__}_{name}.png"
+            if not (missing_only and path.exists()):
+                path.parent.mkdir(exist_ok=True)
+                save_figure(draw(name, head, results["task_names"]), path)
 
 
 def show(results: Results, console: Console | None = None) -> None:
@@ -119,7 +127,7 @@ def show_one(head: str, row: list[float], over_images: float, task_names: list[s
     from rich.console import Console
     from rich.markup import escape
 
-    table = _table(f"{head}: accuracy", "on", "")
+    table = empty_table(f"{head}: accuracy", "on", "")
     for task, (name, value) in enumerate(zip(task_names, row, strict=True)):
         table.add_row(escape(f"task {task}: {shorten(name, 50)}"), _cell(value))
     table.add_row("mean over tasks", _cell(fmean(row)))
@@ -154,6 +162,18 @@ def _read_task(path: Path, num_tasks: int) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(f"{path}: {error}; restore the file or run its task again") from error
     return task
+
+
+def _max_epochs(folder: Path, task: int, flags: dict[str, Any]) -> int | None:
+    """What a task was trained with, which may have changed between tasks; None if not here, or not known any more."""
+    place = folder / f"task{task}"
+    try:
+        state = read_state(place)
+    except ValueError:
+        return None
+    if state is None:
+        return flags.get("max_epochs") if (place / "final.ckpt").exists() else None
+    return state.max_epochs
 
 
 def _add_evaluations(folder: Path, finished: list[dict[str, Any]], num_tasks: int) -> dict[str, list[int]]:
@@ -221,7 +241,7 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", pad_inches=0.15)
 
 
-def _table(title: str, first: str, *others: str) -> Table:
+def empty_table(title: str, first: str, *others: str) -> Table:
     """Return an empty table with one left column and the others to the right; names are shown as they are."""
     from rich import box
     from rich.table import Table
@@ -237,7 +257,7 @@ def _table(title: str, first: str, *others: str) -> Table:
 
 def _matrix_table(head: str, matrix: list[list[float]], task_names: list[str]) -> Table:
     """One line per trained task, one column per tested task; tasks not trained yet are dim."""
-    table = _table(f"{head}: accuracy on each task", "", *_short_names(task_names))
+    table = empty_table(f"{head}: accuracy on each task", "", *_short_names(task_names))
     for trained, row in enumerate(matrix):
         cells = [_cell(value, dim=tested > trained) for tested, value in enumerate(row)]
         table.add_row(f"after task {trained}", *cells)
@@ -254,7 +274,7 @@ def _last_row_table(results: Results) -> Table:
     """One line per tested task, one column per head."""
     from rich.markup import escape
 
-    table = _table(f"accuracy after task {results['tasks_done'] - 1}", "tested on", *results["heads"])
+    table = empty_table(f"accuracy after task {results['tasks_done'] - 1}", "tested on", *results["heads"])
     last_rows = [head["accuracy_matrix"][-1] for head in results["heads"].values()]
     for tested, (name, *row) in enumerate(zip(results["task_names"], *last_rows, strict=True)):
         table.add_row(escape(name), *(_cell(value, dim=tested >= results["tasks_done"]) for value in row))
@@ -264,7 +284,7 @@ def _last_row_table(results: Results) -> Table:
 def _metrics_table(results: Results) -> Table:
     """One line per head, one column per metric."""
     title = f"metrics after {results['tasks_done']} of {results['num_tasks']} tasks"
-    table = _table(title, "head", *(metric.replace("_", "\n") for metric in METRICS))
+    table = empty_table(title, "head", *(metric.replace("_", "\n") for metric in METRICS))
     for name, head in results["heads"].items():
         table.add_row(name, *(_cell(head[metric]) for metric in METRICS))
     return table

@@ -25,7 +25,7 @@ from kaizen.metrics_file import MetricsFile
 
 KEPT = 2  # the newest, and the one before in case that the newest is damaged later
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-SAME = 0.5  # seconds in which a second signal is the first one, heard again from the process above
+SAME = 1.0  # seconds in which a second signal is the first one, heard again from the process above
 
 
 class Stopped(Exception):
@@ -46,8 +46,9 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals over while the block runs."""
-        before = {number: signal.signal(number, self.hear) for number in SIGNALS}
+        """Take the signals over while the block runs, but for one that is ignored, as in the background of a script."""
+        heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self.hear) for number in heeded}
         self.listens = True
         try:
             yield

@@ -22,6 +22,7 @@ from kaizen.cli import (
 from kaizen.compiling import compile_networks
 from kaizen.data.images import ImageSet
 from kaizen.data.loaders import EVALUATION_BATCH, Batch, evaluation_loader
+from kaizen.disk import disk_told
 from kaizen.embedding import draw_embedding
 from kaizen.experiment import Experiment
 from kaizen.features import Features, extract_features
@@ -191,8 +192,9 @@ def main(argv: list[str]) -> int:
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
     stop = Stop()
     try:
-        with stop.listening():
-            run_task(Experiment.open(Path(argv[0])), int(argv[1]), stop)
+        folder = Path(argv[0])
+        with stop.listening(), disk_told(f"--experiment_dir {folder.name}", folder):
+            run_task(Experiment.open(folder), int(argv[1]), stop)
     except UsageError as error:
         reason = str(error).splitlines()[-1]  # a loader process puts its traceback before it
         print(f"error: {reason.removeprefix('kaizen.args.UsageError: ')}", file=sys.stderr)

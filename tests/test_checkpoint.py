@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -180,13 +181,17 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: py
     path = saved(learner_of(), tmp_path)
     whole = path.read_bytes()
 
-    def full(content: Any, file: Path) -> None:
-        file.write_bytes(b"half")
-        raise OSError("disk full")
+    def full(content: Any, file: BinaryIO) -> None:
+        file.write(b"half")
+        try:
+            raise OSError(errno.ENOSPC, "disk full")
+        except OSError:
+            raise RuntimeError("unexpected pos") from None  # as torch does, which knows no more of it
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match="disk full") as told:
         save_task(learner_of(), path, 1, {})
+    assert (told.value.errno, told.value.filename) == (errno.ENOSPC, str(path))
     assert path.read_bytes() == whole and list(tmp_path.iterdir()) == [path]
 
 

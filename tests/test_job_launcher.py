@@ -223,18 +223,32 @@ def test_a_name_or_a_path_inside_the_base(given_name: str, tmp_path: Path, monke
     assert name_inside(Path("experiments"), given_name) == "foo"
 
 
-def test_an_experiment_may_be_a_link_to_another_disk(tmp_path: Path) -> None:
-    (tmp_path / "disk").mkdir()
+def test_a_link_does_not_lead_out_of_the_base(tmp_path: Path) -> None:
+    """main_continual.py refuses it too; here nothing has been copied yet."""
+    (tmp_path / "disk" / "large").mkdir(parents=True)
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "foo").symlink_to(tmp_path / "disk")
-    assert name_inside(tmp_path / "experiments", "foo") == "foo"
+    (tmp_path / "experiments" / "foo").symlink_to(tmp_path / "disk" / "large")
+    with pytest.raises(UsageError, match=f"write --base_experiment_dir {tmp_path}/disk --experiment_dir large"):
+        name_inside(tmp_path / "experiments", "foo")
+    (tmp_path / "disk" / "base").symlink_to(tmp_path / "experiments")
+    assert name_inside(tmp_path / "disk" / "base", "bar") == "bar"  # the base itself may be one
 
 
-@pytest.mark.parametrize("given_name", ["", " ", ".", "./", "..", "../x", "a/b", "/", "/elsewhere/x"])
-def test_a_path_outside_the_base_is_refused(given_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", ["", " ", ".", "./", "..", "../x", "a/b", "/", "/elsewhere/x", "a\nb", "a\0b", "\x1b[2J"]
+)
+def test_a_path_outside_the_base_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="--experiment_dir"):
-        name_inside(Path("experiments"), given_name)
+    with pytest.raises(UsageError, match="--experiment_dir") as refused:
+        name_inside(Path("experiments"), name)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(("given_name", "word"), [("x" * 300, "File name too long"), ("x\ny", "names no folder")])
+def test_a_name_that_no_folder_can_have_is_one_line(place: Place, given_name: str, word: str) -> None:
+    done = place.start("--experiment_dir", given_name)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert word in done.stderr and place.experiments == []
 
 
 def test_the_cure_for_a_path_elsewhere(tmp_path: Path) -> None:

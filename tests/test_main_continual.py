@@ -23,6 +23,7 @@ from kaizen.cli import flags_of, read_args
 from kaizen.experiment import Experiment
 from kaizen.files import read_json, write_json
 from kaizen.metrics import METRICS, summarize
+from kaizen.states import read_state
 from main_continual import ROOT, chain, environment_of, run_process
 
 HEADS = ["classifier", "online", "momentum_online", "knn"]
@@ -104,7 +105,7 @@ def test_the_files_of_an_experiment(finished: Finished) -> None:
     assert all((folder / "plots" / name).read_bytes().startswith(b"\x89PNG") for name in plots)
     for task in range(2):
         assert {path.name for path in (folder / f"task{task}").iterdir()} == {
-            *("accuracy.json", "final.ckpt", "metrics.csv", "wandb", *["replay.json"] * task)
+            *("accuracy.json", "final.ckpt", "metrics.csv", "state.json", "wandb", *["replay.json"] * task)
         }
         (run,) = (folder / f"task{task}" / "wandb").glob("offline-run-*/*.wandb")
         logged = run.read_bytes()
@@ -169,7 +170,8 @@ def test_an_experiment_that_is_through_is_left_as_it_is(
     assert "epoch" not in out
     tables = out[out.index("classifier: accuracy on each task") :]
     assert done.stdout.endswith(tables)
-    assert {name for name in after if after[name] != before[name]} <= {"experiment.json", "results.json", "results.csv"}
+    written = {".lock", "experiment.json", "results.json", "results.csv"}
+    assert {name for name in after if after[name] != before[name]} <= written
     assert {name: content for name, (_, content) in after.items()} == {n: c for n, (_, c) in before.items()}
 
 
@@ -202,6 +204,7 @@ def test_a_task_that_was_deleted_is_trained_again_to_the_same_numbers(finished: 
         "final.ckpt",
         "metrics.csv",
         "replay.json",
+        "state.json",
     }
 
 
@@ -258,16 +261,34 @@ def test_a_termination_is_passed_on_to_the_process_that_trains() -> None:
         assert run.wait(timeout=30) == 5
 
 
+def test_a_termination_that_comes_too_late_for_a_task_is_none_too_late_for_the_next() -> None:
+    waits = WAITS.replace("sys.exit(5)", "sys.exit(0)")
+    code = f"import sys, main_continual; sys.exit(main_continual.run_process([sys.executable, '-c', {waits!r}], {{}}))"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None and run.stdout.readline() == "ready\n"
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(timeout=30) == 128 + signal.SIGTERM
+
+
 # The chain in this process
 
 
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
-    """The chain sets handlers that outlive it, which is no matter where its process ends with it."""
+    """The chain leaves the handlers as they were."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_an_interrupt_that_is_ignored_stays_so() -> None:
+    """As a shell has it for what a script starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        command = "import signal, sys; sys.exit(3 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN else 4)"
+        assert run_process([sys.executable, "-c", command], {}) == 3
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -296,6 +317,48 @@ def test_a_task_that_fails_stops_the_chain_with_its_own_exit_status(
     error = capfd.readouterr().err
     assert error.count("\n") == 1
     assert "task 1 stopped with exit status 7" in error and "--experiment_dir run goes on" in error
+
+
+def test_a_chain_writes_down_how_each_task_ended(
+    stand_in: Path, experiment: Experiment, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert chain(experiment, 0, 3) == 7
+    Path(sys.executable).write_text(f"#!/bin/sh\ncp $3/task$4/state.json {tmp_path}/meanwhile$4; kill -9 $$\n")
+    assert chain(experiment, 1, 3) == 137
+    meanwhile = read_json(tmp_path / "meanwhile1")
+    assert (meanwhile["state"], meanwhile["starts"], meanwhile["end"]) == ("running", 2, None)
+    states = [read_state(experiment.folder / f"task{task}") for task in range(3)]
+    assert states[2] is None and states[0] is not None and states[1] is not None
+    assert (states[0].state, states[0].exit_status, states[0].starts, states[0].max_epochs) == ("done", 0, 1, 1)
+    assert (states[1].state, states[1].signal, states[1].starts) == ("interrupted", "SIGKILL", 2)
+    assert states[1].start == meanwhile["start"] and states[1].end is not None
+    assert states[0].versions is not None and "torch" in states[0].versions
+
+
+def test_other_epochs_for_the_tasks_to_come(
+    tmp_path: Path, tiny: None, stand_in: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = command_line("--num_tasks", "5", "--experiment_dir", "run")
+    assert main_continual.main(flags) == 7  # of task 1, with 1 epoch
+    experiment = Experiment.open(Path("experiments/run"))
+    experiment.finish_task(0, {"knn": [0.5] * 5}, None, 1.0)
+    experiment.checkpoint(0).write_bytes(b"")
+    capfd.readouterr()
+    before = snapshot(experiment.folder)
+    for more in (["--max_epochs", "2"], ["--num_tasks", "2"]):
+        for dry in ([], ["--dry_run"]):
+            assert main_continual.main([*flags, *more, *dry]) == 2
+            error = capfd.readouterr().err
+            assert error.count("\n") == 1 and more[0] in error
+    assert snapshot(experiment.folder) == before
+    shutil.rmtree(experiment.folder / "task1")
+    assert main_continual.main([*flags, "--max_epochs", "2"]) == 7
+    states = [read_state(experiment.folder / f"task{task}") for task in range(2)]
+    assert [state and (state.state, state.max_epochs, state.starts) for state in states] == [
+        ("done", 1, 1),
+        ("failed", 2, 1),
+    ]
 
 
 def test_tasks_that_are_done_are_passed_over(stand_in: Path, experiment: Experiment) -> None:
@@ -390,7 +453,7 @@ def test_a_chain_that_began_at_the_second_task_is_not_mixed_with_another(
     assert main_continual.main([*flags, "--task_idx", "1"]) == 7  # as the stand-in does at task 1
     folder = Path("experiments/run")
     for task in range(3):
-        (folder / f"task{task}").mkdir()
+        (folder / f"task{task}").mkdir(exist_ok=True)
         reached = {"heads": {"knn": [0.5] * 5}, "baseline": None, "seconds": 1.0}
         write_json(folder / f"task{task}" / "accuracy.json", reached)
     for task in (1, 2):

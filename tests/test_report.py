@@ -59,7 +59,7 @@ def test_collect_gives_matrices_metrics_and_what_reproduces_them(tmp_path: Path)
     matrix = [[accuracy(i, j) for j in range(3)] for i in range(3)]
     assert list(results) == [
         *("heads", "flags", "seeds", "versions", "tasks", "task_names"),
-        *("num_tasks", "tasks_done", "seconds_per_task", "waiting"),
+        *("num_tasks", "tasks_done", "seconds_per_task", "max_epochs_per_task", "waiting"),
     ]
     assert list(results["heads"]) == ["classifier", "knn"]
     assert results["heads"]["classifier"] == {

@@ -38,8 +38,8 @@ OWN = {  # a queue, momentum and prototypes
     "swav": "--proj_hidden_dim 128 --output_dim 64 --num_prototypes 60 --queue_size 192 --freeze_prototypes_epochs 1",
     "deepclusterv2": "--proj_hidden_dim 128 --output_dim 64 --num_prototypes 30 40",
 }
-# Half of the runs save inside epochs too, and half make their views in loader processes.
-VARIANTS = ("", "--checkpoint_every_n_steps 3", "--augment_on workers --num_workers 2")
+# How views are made, which changes them; how often something is saved, which must change nothing.
+VARIANTS = (("", ""), ("", "--checkpoint_every_n_steps 3"), ("--augment_on workers --num_workers 2", ""))
 
 
 def main(argv: list[str]) -> int:
@@ -54,7 +54,9 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         base = options.folder or Path(temporary)
         for number, method in enumerate(options.methods):
-            share = options.kills * (number + 1) // len(options.methods) - options.kills * number // len(options.methods)
+            share = options.kills * (number + 1) // len(options.methods) - options.kills * number // len(
+                options.methods
+            )
             if not torment(method, share, chance, base):
                 return 1
     print(f"{options.kills} kills over {len(options.methods)} methods: nothing lost, every end is the undisturbed one")
@@ -69,11 +71,14 @@ def torment(method: str, kills: int, chance: random.Random, base: Path) -> bool:
         command = [*command_of(method, base), *views.split()]
         whole = base / f"{method}-whole{'-workers' if views else ''}"
         began = time.monotonic()
-        if not whole.exists() and (status := run(command, whole, None)) != 0:
+        if not whole.exists() and (status := run(command, whole)) != 0:
             print(f"{method}: the undisturbed run ended with {status}; see {whole}.log")
             return False
         duration = max(20.0, time.monotonic() - began)
-        folder, used = base / f"{method}-{attempt}", kill_until_it_ends([*command, *often.split()], left, chance, duration)
+        folder, used = (
+            base / f"{method}-{attempt}",
+            kill_until_it_ends([*command, *often.split()], left, chance, duration),
+        )
         if used is None:
             return False
         left, attempt = left - used, attempt + 1
@@ -82,6 +87,22 @@ def torment(method: str, kills: int, chance: random.Random, base: Path) -> bool:
             return False
         print(f"{method} {views} {often}: {used} kills, and the end is the undisturbed one", flush=True)
     return True
+
+
+def kill_until_it_ends(
+    command: list[str], folder: Path, most: int, chance: random.Random, duration: float
+) -> int | None:
+    """How many kills one run took, at most `most`; None where it ended in another way."""
+    for used in range(most + 1):
+        moment = (chance.uniform(0, duration), chance.choice(HOW)) if used < most else None
+        status = run(command, folder, moment)
+        if status == 0:
+            return used
+        if moment is None or status not in (128 + moment[1], -moment[1]):
+            print(f"{folder}: ended with {status} by itself; see {folder}.log")
+            return None
+        print(f"{folder.name}: {moment[1].name} after {moment[0]:.1f} s", flush=True)
+    return None
 
 
 def command_of(method: str, base: Path) -> list[str]:
@@ -98,9 +119,10 @@ def command_of(method: str, base: Path) -> list[str]:
     return [sys.executable, "main_continual.py", *flags.split(), *changed.split()]
 
 
-def run(command: list[str], log: Path, moment: tuple[float, signal.Signals] | None) -> int:
-    """Run a command, at some moment with a signal; its exit status."""
-    with log.open("a") as out:
+def run(command: list[str], folder: Path, moment: tuple[float, signal.Signals] | None = None) -> int:
+    """Run a command in an experiment's folder, at some moment with a signal; its exit status."""
+    with Path(f"{folder}.log").open("a") as out:
+        command = [*command, "--experiment_dir", folder.name]
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
         try:
             return process.wait(timeout=moment[0] if moment else PATIENCE)
@@ -135,7 +157,9 @@ def same(one: torch.Tensor | None, two: torch.Tensor | None) -> bool:
 
 def without_times(results: dict[str, Any]) -> dict[str, Any]:
     """Results but for what two runs never share: the seconds they took, their names, and where and how they ran."""
-    return {name: value for name, value in results.items() if name in ("heads", "task_names", "tasks_done", "num_tasks")}
+    return {
+        name: value for name, value in results.items() if name in ("heads", "task_names", "tasks_done", "num_tasks")
+    }
 
 
 if __name__ == "__main__":
