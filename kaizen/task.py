@@ -36,6 +36,7 @@ from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
 from kaizen.embedding import draw_embedding
 from kaizen.experiment import Experiment
 from kaizen.features import Features, extract_features
+from kaizen.guard import last_good
 from kaizen.knn import knn_correct
 from kaizen.learner import ContinualLearner
 from kaizen.loggers import build_loggers, log_results
@@ -44,14 +45,7 @@ from kaizen.memory import remember
 from kaizen.methods import build_method
 from kaizen.models.encoders import build_encoder
 from kaizen.models.heads import mlp
-from kaizen.plan import (
-    Data,
-    active_terms,
-    channel_statistics,
-    open_data,
-    probe_batch_size,
-    probe_indices,
-)
+from kaizen.plan import Data, active_terms, channel_statistics, open_data, probe_batch_size, probe_indices
 from kaizen.progress import Progress
 from kaizen.report import draw_plots, write
 
@@ -68,6 +62,7 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     learner = build_learner(args, data.num_classes, task_idx)
     learner.num_images, learner.test_tasks = len(data.train), data.split.test
     take_up(learner, args, experiment, task_idx)
+    learner.guard.last_good = last_good(experiment, task_idx)
     if args.compile:
         compile_networks(learner)
     folder = experiment.task_folder(task_idx)
@@ -90,6 +85,7 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     judged = test if learner.classifier is not None or learner.probes else None  # k nearest neighbours vote at the end
     trainer.fit(learner, training_loaders(args, data, task_idx, replay), judged)
     seconds = time.monotonic() - started
+    learner.check_finite()
     accuracy = judge(trainer, learner, data, test, task_idx)
     if args.auto_umap and test is not None:
         draw_embedding(test_features(learner, data), data, args.seed, experiment.folder, task_idx)

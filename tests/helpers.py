@@ -49,7 +49,7 @@ def small_heads(method: str) -> list[str]:
 def method_of(name: str, **flags: object) -> SSLMethod:
     """A method with narrow heads on a tiny encoder; `flags` are its own."""
     torch.manual_seed(0)
-    encoder, dim = tiny_encoder(8, 0, 1.0)
+    encoder, dim = tiny_encoder(8, 0, 1.0, recompute=False)
     many = {item.name for item in method_flags(name) if item.many}
     small = {flag: [value] if flag in many else value for flag, value in SMALL.items()}
     return build_method(name, encoder, dim, {**small, **flags})

@@ -66,6 +66,7 @@ FLOORS: list[list[str]] = [
         "kaizen.experiment",
         "kaizen.report",
         "kaizen.loggers",
+        "kaizen.guard",
         "kaizen.learner",
         "kaizen.published",
         "kaizen.checkpoint",
