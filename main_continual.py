@@ -59,8 +59,10 @@ def run(argv: list[str]) -> int:
     check_devices(args)
     check_wandb(args)
     data = open_data(args)
+    if data.skipped.faults:
+        print(data.skipped, flush=True)
     check_start(args, folder, data.num_classes)
-    experiment = Experiment.start(folder, flags_of(args), data.split.classes, data.task_names)
+    experiment = Experiment.start(folder, flags_of(args), data.split.classes, data.task_names, data.skipped.names)
     return chain(experiment, args.task_idx, args.num_tasks)
 
 
@@ -77,6 +79,8 @@ def dry_run(args: Args, folder: Path | None) -> int:
         check_devices(args)
     with tolerated():
         data = open_data(args)
+    if data is not None and data.skipped.faults:
+        print(data.skipped)
     if args.pretrained_model and not Path(args.pretrained_model).exists():
         print(f"not checked: --pretrained_model {args.pretrained_model}: not on this machine")
     elif data is not None:

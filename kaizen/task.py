@@ -58,6 +58,7 @@ def run_task(experiment: Experiment, task_idx: int) -> None:
     """
     args = args_from(experiment.flags)
     data = open_data(args)
+    experiment.check_images(data.skipped.names)
     pl.seed_everything(args.seed + task_idx, workers=True, verbose=False)
     learner = build_learner(args, data.num_classes, task_idx)
     learner.num_images, learner.test_tasks = len(data.train), data.split.test

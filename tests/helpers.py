@@ -170,7 +170,7 @@ def run_experiment(argv: Sequence[str], folder: Path) -> Experiment:
     """All tasks of an experiment, one after the other in this process."""
     args = read_args(list(argv))
     data = open_data(args)
-    experiment = Experiment.start(folder, flags_of(args), data.split.classes, data.task_names)
+    experiment = Experiment.start(folder, flags_of(args), data.split.classes, data.task_names, data.skipped.names)
     for task in range(args.task_idx, args.num_tasks):
         run_task(experiment, task)
     return experiment

@@ -44,6 +44,7 @@ FLOORS: list[list[str]] = [
         "kaizen.data.filters",
         "kaizen.data.cache",
         "kaizen.data.images",
+        "kaizen.data.readable",
         "kaizen.data.views",
         "kaizen.data.lists",
         "kaizen.data.datasets",
