@@ -13,7 +13,7 @@ import torch
 from helpers import args_of, class_folders, command_line, domain_lists, run_experiment
 from PIL import Image
 
-from kaizen import task
+from kaizen import evaluate, task
 from kaizen.args import UsageError
 from kaizen.cli import flags_of, read_args
 from kaizen.data import readable
@@ -23,6 +23,7 @@ from kaizen.data.readable import Skipped, find_bad, without_bad
 from kaizen.experiment import Experiment
 from kaizen.files import read_json
 from kaizen.plan import open_data
+from main_continual import main
 
 pytestmark = [pytest.mark.usefixtures("tiny")]
 
@@ -185,8 +186,11 @@ def test_all_kinds_are_left_out_and_told_of(tmp_path: Path, size: tuple[int, int
     assert isinstance(everything, torch.Tensor) and len(everything) == 24 - count
 
 
-def test_what_is_left_is_trained_on_in_every_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task, "draw_plots", lambda results, folder: None)
+def test_what_is_left_is_trained_on_in_every_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in (task, evaluate):
+        monkeypatch.setattr(module, "draw_plots", lambda results, folder: None)
     root, first = data_with(tmp_path, truncated_jpeg, text)
     flags = [
         "--skip_bad_images",
@@ -206,13 +210,26 @@ def test_what_is_left_is_trained_on_in_every_task(tmp_path: Path, monkeypatch: p
         "train/class0/01.jpg",
     ]
     assert read_json(experiment.folder / "results.json")["skipped_images"] == 2
+    judging = ["--experiment", str(experiment.folder), "--protocol", "knn"]
+    assert evaluate.main(judging) == 0
     Image.new("RGB", LARGE).save(first)  # repaired
+    capsys.readouterr()
+    assert evaluate.main(judging) == 2
+    assert capsys.readouterr().err.startswith("error: --skip_bad_images: train/class0/00.jpg can be read now")
     with pytest.raises(UsageError, match=r"train/class0/00.jpg can be read now and could not when .* began \(1 such"):
         task.run_task(experiment, 1)
     args = read_args(flags_for(root, *flags))
     data = open_data(args)
     with pytest.raises(UsageError, match="use another folder$"):
         Experiment.start(experiment.folder, flags_of(args), data.split.classes, data.task_names, data.skipped.names)
+
+
+def test_a_dry_run_tells_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, first = data_with(tmp_path, no_bytes)
+    assert main(flags_for(root, "--skip_bad_images", "--dry_run")) == 0
+    assert f"\nskipped 1 of 32 images that cannot be read, e.g. {first} (" in capsys.readouterr().out
+    assert main(flags_for(root, "--dry_run")) == 0
+    assert "skipped" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("labels", [True, False])
