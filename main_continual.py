@@ -69,12 +69,16 @@ def run(argv: list[str]) -> int:
     check_devices(args)
     check_wandb(args)
     data = open_data(args)
+    if data.skipped.faults:
+        print(data.skipped, flush=True)
     with disk_told(f"--experiment_dir {folder.name}", folder):
-        Experiment.check(folder, flags_of(args), data.split.classes)
+        Experiment.check(folder, flags_of(args), data.split.classes, data.skipped.names)
         check_start(args, folder, data.num_classes)
         make_folder(folder)
         with held(folder) as lock:  # all that was checked may have changed until here, and `start` checks again
-            experiment = Experiment.start(folder, flags_of(args), data.split.classes, data.task_names)
+            experiment = Experiment.start(
+                folder, flags_of(args), data.split.classes, data.task_names, data.skipped.names
+            )
             return chain(experiment, args.task_idx, args.num_tasks, lock)
 
 
@@ -91,6 +95,8 @@ def dry_run(args: Args, folder: Path | None) -> int:
         check_devices(args)
     with tolerated():
         data = open_data(args)
+    if data is not None and data.skipped.faults:
+        print(data.skipped)
     if args.pretrained_model and not Path(args.pretrained_model).exists():
         print(f"not checked: --pretrained_model {args.pretrained_model}: not on this machine")
     elif data is not None:

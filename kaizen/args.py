@@ -140,6 +140,9 @@ class Args:
         None, "folder where small images in files are kept decoded, from task to task and run to run; none: nowhere "
         "[kaizen in $XDG_CACHE_HOME or ~/.cache]", DATA, free=True,
     )  # fmt: skip
+    skip_bad_images: bool = flag(
+        False, "leave out images in files that cannot be read, instead of stopping at the first; reads all once", DATA
+    )
     train_dir: str | None = flag(None, "image folders: training images below --data_dir [train]", DATA)
     val_dir: str | None = flag(None, "image folders: test images below --data_dir [val]", DATA)
     domain: str | None = flag(None, "domainnet: use the images of this domain alone", DATA)

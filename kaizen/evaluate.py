@@ -85,6 +85,7 @@ def evaluate_experiment(asked: Asked, args: Args) -> None:
     data = load_data(model)
     if data.split.classes != results["tasks"]:
         raise UsageError(f"--data_dir {model.data_dir}: its tasks are not those of {folder}; use the same data")
+    experiment.check_images(data.skipped.names)
     judge = Judge(model, data, protocol)
     with disk_told(f"--experiment {folder}", folder):
         for task in tasks:
@@ -228,7 +229,10 @@ def summary(correct: Tensor, data: Data) -> dict[str, Any]:
 def open_if_there(model: Args) -> Data | None:
     """The data; None in a dry run without them."""
     try:
-        return load_data(model)
+        data = load_data(model)
+        if data.skipped.faults:
+            print(data.skipped)
+        return data
     except DataMissing as error:
         if not model.dry_run:
             raise

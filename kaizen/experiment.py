@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -37,8 +38,10 @@ class Experiment:
         return cls(folder, _read(folder)["flags"])
 
     @classmethod
-    def check(cls, folder: Path, flags: dict[str, Any], tasks: list[list[int]] | None = None) -> None:
-        """Raises UsageError where an experiment in the folder cannot go on with these flags, or tasks if given."""
+    def check(
+        cls, folder: Path, flags: dict[str, Any], tasks: list[list[int]] | None = None, skipped: Sequence[str] = ()
+    ) -> None:
+        """Raises UsageError where an experiment in the folder cannot go on with these flags, or data if given."""
         if not (folder / "experiment.json").exists():
             return
         before = _read(folder)
@@ -51,16 +54,32 @@ class Experiment:
                 f"--data_dir {flags['data_dir']}: its tasks are not those that {folder} began with; "
                 "use the same data or another folder"
             )
+        if tasks is not None:
+            cls(folder, flags).check_images(skipped)
 
     @classmethod
-    def start(cls, folder: Path, flags: dict[str, Any], tasks: list[list[int]], task_names: list[str]) -> Experiment:
+    def start(
+        cls,
+        folder: Path,
+        flags: dict[str, Any],
+        tasks: list[list[int]],
+        task_names: list[str],
+        skipped: Sequence[str] = (),
+    ) -> Experiment:
         """Make the folder, or go on in it.
+
+        Args:
+            folder: of the experiment.
+            flags: all of them.
+            tasks: classes of each task.
+            task_names: for people.
+            skipped: names of images that are left out, as they cannot be read.
 
         Raises:
             UsageError: the folder holds an experiment that cannot go on like this.
         """
         make_folder(folder)
-        cls.check(folder, flags, tasks)
+        cls.check(folder, flags, tasks, skipped)
         if (folder / "experiment.json").exists():
             cls.open(folder)._settle()
         about = {
@@ -70,6 +89,7 @@ class Experiment:
             "task_names": task_names,
             "seeds": {"seed": flags["seed"], "split_seed": flags["split_seed"]},
             "versions": versions(),
+            "skipped_images": [*skipped],
         }
         write_json(folder / "experiment.json", about)
         return cls(folder, flags)
@@ -79,6 +99,16 @@ class Experiment:
         for task in range(int(self.flags["num_tasks"])):
             if self.done(task):
                 settle(self.task_folder(task), self.flags["max_epochs"])
+
+    def check_images(self, skipped: Sequence[str]) -> None:
+        """Raises UsageError where other images cannot be read than at the start: all places among them would shift."""
+        before = _read(self.folder).get("skipped_images", [])
+        if changed := sorted({*before} ^ {*skipped}):
+            verb = "can be read now and could not" if changed[0] in before else "cannot be read now and could"
+            raise UsageError(
+                f"--skip_bad_images: {changed[0]} {verb} when {self.folder} began ({len(changed)} such changes); "
+                "put the images back as they were, or use another folder"
+            )
 
     def task_folder(self, task_idx: int) -> Path:
         """Where everything of one task lies; made when first asked for."""

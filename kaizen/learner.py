@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from kaizen.args import Args
 from kaizen.data.loaders import Batch, join, one_epoch
 from kaizen.distillers import Distiller
+from kaizen.guard import FiniteGuard, StepCount
 from kaizen.logs import Meter, accuracies, mean_by_task
 from kaizen.losses import labelled_cross_entropy
 from kaizen.methods import Output, SSLMethod, full_crops
@@ -56,10 +57,8 @@ class ContinualLearner(pl.LightningModule):
         super().__init__()
         self.args = args
         self.method = method.to(memory_format=torch.channels_last)
-        self.classifier = classifier
-        self.probes = probes
-        self.distill_features = distill_features
-        self.distill_classifier = distill_classifier
+        self.classifier, self.probes = classifier, probes
+        self.distill_features, self.distill_classifier = distill_features, distill_classifier
         self.frozen: FrozenModel | None = None
         self.views, self.probe_view, self.eval_view = views, probe_view, eval_view
         self.weights = {
@@ -69,9 +68,9 @@ class ContinualLearner(pl.LightningModule):
             "distill_classifier": distill_classifier.lamb if distill_classifier is not None else 0.0,
             **dict.fromkeys(probes, 1.0),
         }
-        self.meter = Meter()
-        self.task_idx, self.num_images = 0, 0  # which task this is; in the image set that trains
-        self.optimizer_steps, self.epoch_loss = 0, Meter()  # of this task; of this epoch
+        self.meter, self.epoch_loss = Meter(), Meter()
+        self.guard, self.steps = FiniteGuard(args), StepCount()
+        self.task_idx, self.num_images, self.optimizer_steps = 0, 0, 0  # images of the set that trains
         self.strict_loading = False  # inside a task the teacher is in no checkpoint: see kaizen.saving
         self.test_tasks: list[Tensor] = []  # for each task, the indices of its test images
         self.correct: dict[str, Tensor] = {}  # head -> one bool per test image
@@ -113,6 +112,7 @@ class ContinualLearner(pl.LightningModule):
             terms |= self.probe_terms(batch["online"])
 
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        self.guard.look({"loss": loss, **terms}, self.optimizer_steps + 1)
         self.meter.add({"loss": loss, **terms, **self.statistics(out, logits, targets)})
         if self.args.scheduler == "reduce":
             self.epoch_loss.add({"loss": loss})
@@ -182,14 +182,17 @@ class ContinualLearner(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Let the method change gradients; at this point they are free of the factor that fp16 needs."""
+        self.guard.rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
         self.method.after_backward()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After the gradients: the method's queue; after an optimiser step: the momentum network."""
         self.method.after_batch(outputs["out"])
         if self.trainer.global_step > self.optimizer_steps:
-            step, self.optimizer_steps = self.optimizer_steps, self.trainer.global_step
-            self.update_momentum(step, int(self.trainer.estimated_stepping_batches))
+            self.optimizer_steps = self.trainer.global_step
+            if self.steps.took_place():
+                step = self.optimizer_steps - self.steps.skipped - 1
+                self.update_momentum(step, int(self.trainer.estimated_stepping_batches))
             self.trainer.optimizers[0].zero_grad()  # not only after the next forward, which needs the memory
         if (batch_idx + 1) % self.args.log_every_n_steps == 0 or self.trainer.is_last_batch:
             self.log_values()
@@ -205,10 +208,17 @@ class ContinualLearner(pl.LightningModule):
     def log_values(self) -> None:
         """Means since the last time, to every logger; the only place where training waits for numbers."""
         rates = {f"lr/{g['name']}": g["lr"] for g in self.trainer.optimizers[0].param_groups}
-        self.method.check_loss(self.meter.flush()["ssl"])
-        values = {f"train/{name}": value for name, value in self.meter.latest.items()}
+        self.guard.check_terms(self.trainer.current_epoch, self.method.not_finite_cure())
+        values = {f"train/{name}": value for name, value in self.meter.flush().items()}
+        if self.trainer.scaler is not None:
+            values["train/skipped_steps"] = self.steps.skipped
         for logger in self.loggers:
             logger.log_metrics({**values, **rates}, step=self.trainer.global_step)
+
+    def check_finite(self) -> None:
+        """Called before anything is saved: raises UsageError where the loss or a weight is not finite."""
+        self.guard.check_terms(self.trainer.current_epoch, self.method.not_finite_cure())
+        self.guard.check_weights(self.state_dict())
 
     # Looking at the test images.
 
@@ -269,7 +279,7 @@ class ContinualLearner(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """For Lightning: the optimiser, and the schedule stepped once an epoch."""
-        optimizer = build_optimizer(self.args, self.parameter_groups())
+        optimizer = self.steps.watch(build_optimizer(self.args, self.parameter_groups()))
         scheduler = build_scheduler(self.args, optimizer)
         if scheduler is None:
             return optimizer

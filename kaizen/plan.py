@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from kaizen.data.checks import check_classes, used_domains
 from kaizen.data.datasets import DatasetInfo, dataset_info
 from kaizen.data.images import ImageSet
 from kaizen.data.loaders import full_batches
+from kaizen.data.readable import Skipped, without_bad
 from kaizen.data.replay import Counts, replay_counts
 from kaizen.data.tasks import TaskSplit, class_order, make_split, split_classes, split_domains, visible_labels
 from kaizen.devices import gpu_indices
@@ -25,6 +26,7 @@ class Data:
     """The opened data of an experiment.
 
     Attributes:
+        skipped: images that are left out of both sets, as they cannot be read.
         visible_targets: the labels of the training images that training sees, (N,); the others are -1 there.
             Probes, k nearest neighbours and accuracies judge with all labels, `train.targets`.
     """
@@ -35,6 +37,7 @@ class Data:
     num_classes: int
     split: TaskSplit
     visible_targets: Tensor
+    skipped: Skipped = field(default_factory=Skipped)
 
     @property
     def task_names(self) -> list[str]:
@@ -65,13 +68,16 @@ def load_data(args: Args) -> Data:
     """
     info = dataset_info(args.dataset)
     train, test = info.open(args)
+    skipped = Skipped()
+    if args.skip_bad_images:
+        train, test, skipped = without_bad(train, test, Path(args.data_dir))
     num_classes = info.num_classes or len(train.class_names)
     check_classes(args, num_classes, train.class_names)
     split = _split(args, train, test, num_classes)
     visible = train.targets
     if args.semi_supervised is not None:
         visible = visible_labels(train.targets, split.train, args.semi_supervised, args.seed)
-    data = Data(info, train, test, num_classes, split, visible)
+    data = Data(info, train, test, num_classes, split, visible, skipped)
     _check_tasks(args, data)
     return data
 

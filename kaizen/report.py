@@ -37,8 +37,9 @@ def collect(folder: Path) -> Results:
     Returns:
         ``{"heads": {name: {"accuracy_matrix", "baseline", <one key per metric>}}, "flags", "seeds",
         "versions", "tasks", "task_names", "num_tasks", "tasks_done", "seconds_per_task", "max_epochs_per_task",
-        "waiting"}``, in this order. A head that was evaluated later is among the heads once it has a row for every
-        finished task, all made with the same settings; until then ``waiting`` says for which tasks it has rows.
+        "waiting", "skipped_images"}``, in this order. The last is a number; experiment.json names the images. A head
+        that was evaluated later is among the heads once it has a row for every finished task, all made with the same
+        settings; until then ``waiting`` says for which tasks it has rows.
 
     Raises:
         UsageError: naming the file that is missing, broken, or at odds with the others.
@@ -67,6 +68,7 @@ def collect(folder: Path) -> Results:
         "seconds_per_task": [task["seconds"] for task in finished],
         "max_epochs_per_task": [_max_epochs(folder, task, experiment["flags"]) for task in range(len(finished))],
         "waiting": waiting,
+        "skipped_images": len(experiment.get("skipped_images", ())),
     }
 
 
@@ -107,6 +109,8 @@ def show(results: Results, console: Console | None = None) -> None:
     from rich.console import Console
 
     console = console or Console()
+    if results["skipped_images"]:
+        console.print(f"without {results['skipped_images']} images that cannot be read; experiment.json names them")
     if not results["heads"]:
         console.print(UNJUDGED, soft_wrap=True)
         return

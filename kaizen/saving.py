@@ -91,15 +91,17 @@ class Saved:
         """From the newest to the oldest."""
         return sorted(self.folder.glob("step*.ckpt"), reverse=True)
 
-    def write(self, trainer: pl.Trainer) -> None:
+    def write(self, trainer: pl.Trainer) -> Path:
         """Save where the trainer stands; older ones go once it is on the disk."""
         self.folder.mkdir(exist_ok=True)
         for cut_off in self.folder.glob(".*.tmp"):
             cut_off.unlink()
-        with atomic_path(self.folder / f"step{trainer.global_step:09d}.ckpt") as temporary:
+        newest = self.folder / f"step{trainer.global_step:09d}.ckpt"
+        with atomic_path(newest) as temporary:
             trainer.save_checkpoint(temporary)
         for path in self.paths()[KEPT:]:
             path.unlink()
+        return newest
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest whole one and its "progress"; damaged ones are named and passed over."""
@@ -168,6 +170,7 @@ class Saving(pl.Callback):
             "batch": self.batch,
             "meter": learner.meter.state(),
             "epoch_loss": learner.epoch_loss.state(),
+            "skipped_steps": learner.steps.skipped,
             "task_state": _task_state(learner.method),
             "rows": sum(len(logger.rows) for logger in trainer.loggers if isinstance(logger, MetricsFile)),
             "seconds": self.seconds,
@@ -183,6 +186,7 @@ class Saving(pl.Callback):
         learner = _learner(pl_module)
         learner.meter.load(self.progress["meter"])
         learner.epoch_loss.load(self.progress["epoch_loss"])
+        learner.steps.skipped = self.progress["skipped_steps"]
         for name, value in self.progress["task_state"].items():
             owner, _, leaf = name.rpartition(".")
             setattr(learner.method.get_submodule(owner), leaf, value.to(learner.device))
@@ -199,7 +203,9 @@ class Saving(pl.Callback):
         due = batch_idx == 0 or self.stop.number or (self.every_n_steps and since >= self.every_n_steps)
         if since and due:
             self.batch = batch_idx
-            self.saved.write(trainer)
+            learner = _learner(pl_module)
+            learner.check_finite()
+            learner.guard.last_good = self.saved.write(trainer)
             self.last = trainer.global_step
         self.stop.obey()
 

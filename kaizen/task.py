@@ -26,16 +26,13 @@ from kaizen.disk import disk_told
 from kaizen.embedding import draw_embedding
 from kaizen.experiment import Experiment
 from kaizen.features import Features, extract_features
+from kaizen.guard import last_good
 from kaizen.knn import knn_correct
 from kaizen.learner import ContinualLearner
 from kaizen.loggers import log_results
 from kaizen.logs import mean_by_task
 from kaizen.memory import remember
-from kaizen.plan import (
-    Data,
-    open_data,
-    probe_indices,
-)
+from kaizen.plan import Data, open_data, probe_indices
 from kaizen.report import draw_plots, write
 from kaizen.saving import Saved, Saving, Stop, Stopped
 
@@ -56,6 +53,7 @@ def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) ->
     """
     args, stop = args_from(experiment.flags), stop or Stop()
     data = open_data(args)
+    experiment.check_images(data.skipped.names)
     pl.seed_everything(args.seed + task_idx, workers=True, verbose=False)
     learner = build_learner(args, data.num_classes, task_idx)
     learner.task_idx, learner.num_images, learner.test_tasks = task_idx, len(data.train), data.split.test
@@ -66,6 +64,7 @@ def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) ->
     saving = Saving(saved, stop, args.checkpoint_every_n_steps, None if trained else saved.newest())
     keep = None if trained else saving.rows
     trainer = build_trainer(args, folder, experiment.name, task_idx, keep, saving)
+    learner.guard.last_good = saving.path or last_good(experiment, task_idx)
     device = trainer.strategy.root_device
     if args.augment_on == "device" and device.type == "cuda":
         data = replace(data, train=kept_on(device, data.train, free=torch.cuda.mem_get_info(device)[0]))
@@ -117,6 +116,7 @@ def train(
     judged = test if learner.classifier is not None or learner.probes else None  # k nearest neighbours vote at the end
     with saving.stop.awaited_by_training():
         trainer.fit(learner, loaders, judged, ckpt_path=saving.path, weights_only=True)
+        learner.check_finite()
         save_task(learner, experiment.checkpoint(task_idx), task_idx, experiment.flags, saving.seconds)
         saving.saved.clear()
     return saving.seconds

@@ -50,7 +50,7 @@ def small_heads(method: str) -> list[str]:
 def method_of(name: str, **flags: object) -> SSLMethod:
     """A method with narrow heads on a tiny encoder; `flags` are its own."""
     torch.manual_seed(0)
-    encoder, dim = tiny_encoder(8, 0, 1.0)
+    encoder, dim = tiny_encoder(8, 0, 1.0, recompute=False)
     many = {item.name for item in method_flags(name) if item.many}
     small = {flag: [value] if flag in many else value for flag, value in SMALL.items()}
     return build_method(name, encoder, dim, {**small, **flags})
@@ -171,7 +171,7 @@ def run_experiment(argv: Sequence[str], folder: Path) -> Experiment:
     """All tasks of an experiment, one after the other in this process."""
     args = read_args(list(argv))
     data = open_data(args)
-    experiment = Experiment.start(folder, flags_of(args), data.split.classes, data.task_names)
+    experiment = Experiment.start(folder, flags_of(args), data.split.classes, data.task_names, data.skipped.names)
     for task in range(args.task_idx, args.num_tasks):
         run_task(experiment, task)
     return experiment

@@ -59,7 +59,7 @@ def test_collect_gives_matrices_metrics_and_what_reproduces_them(tmp_path: Path)
     matrix = [[accuracy(i, j) for j in range(3)] for i in range(3)]
     assert list(results) == [
         *("heads", "flags", "seeds", "versions", "tasks", "task_names"),
-        *("num_tasks", "tasks_done", "seconds_per_task", "max_epochs_per_task", "waiting"),
+        *("num_tasks", "tasks_done", "seconds_per_task", "max_epochs_per_task", "waiting", "skipped_images"),
     ]
     assert list(results["heads"]) == ["classifier", "knn"]
     assert results["heads"]["classifier"] == {
@@ -73,6 +73,17 @@ def test_collect_gives_matrices_metrics_and_what_reproduces_them(tmp_path: Path)
     assert results["tasks"] == [[0, 1], [2, 3], [4, 5]]
     assert (results["num_tasks"], results["tasks_done"]) == (3, 3)
     assert results["seconds_per_task"] == [1.5, 2.5, 3.5]
+
+
+def test_images_that_are_left_out_are_counted_and_told_of(tmp_path: Path) -> None:
+    folder = make_experiment(tmp_path)
+    results = report.collect(folder)  # of an experiment from before they were counted
+    assert results["skipped_images"] == 0 and "cannot be read" not in shown(results)
+    about = read_json(folder / "experiment.json")
+    write_json(folder / "experiment.json", {**about, "skipped_images": ["train/a/1.jpg", "train/a/2.jpg"]})
+    results = report.write(folder)
+    assert read_json(folder / "results.json")["skipped_images"] == 2
+    assert "without 2 images that cannot be read; experiment.json names them" in shown(results)
 
 
 def test_collect_stops_at_the_first_unfinished_task(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Decoded images on disk, so that of small images in files each is decoded once, and not once in every process."""
+"""On disk, what reading images in files gave, so that each is decoded once, and not once in every process.
+
+Of small ones that is the pixels; of all, where that is asked for, which ones cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kaizen.args import Args
-from kaizen.files import atomic_path
+from kaizen.files import atomic_path, read_json, write_json
 
 # What else the pixels depend on: the layout of the file, and the decoder.
 VERSION = f"1 {PIL.__version__}"
@@ -58,6 +61,29 @@ def cached_pixels(
     return pixels
 
 
+def cached_faults(
+    folder: Path | None, paths: Sequence[Path], find: Callable[[], tuple[dict[int, str], bool]]
+) -> dict[int, str]:
+    """Which of the files cannot be read, from the cache, or found out now and kept there like pixels.
+
+    Args:
+        folder, paths: as of `cached_pixels`.
+        find: finds out: position among the paths -> why; and whether that will stay so, or else it is not kept.
+    """
+    pixels = None if folder is None else _file(folder, paths)
+    file = None if pixels is None else pixels.with_suffix(".json")
+    if file is not None and (found := _read_faults(file, len(paths))) is not None:
+        return found
+    faults, lasting = find()
+    if file is not None and lasting:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, {"faults": sorted(faults.items())})
+        except OSError:  # no room, or no right to write there
+            pass
+    return faults
+
+
 def _file(folder: Path, paths: Sequence[Path]) -> Path | None:
     """Where the pixels of these files are kept; None where one of the files cannot be seen."""
     parents: dict[Path, Path] = {}  # to resolve each file takes far longer than all else
@@ -85,6 +111,14 @@ def _read(file: Path, shape: tuple[int, ...]) -> Tensor | None:
     except Exception:  # missing or damaged in whatever way: it can be made again
         return None
     return None
+
+
+def _read_faults(file: Path, count: int) -> dict[int, str] | None:
+    try:
+        faults = {int(i): str(fault) for i, fault in read_json(file)["faults"]}
+    except Exception:  # as above
+        return None
+    return faults if all(0 <= i < count for i in faults) else None
 
 
 def _write(file: Path, pixels: np.ndarray) -> None:

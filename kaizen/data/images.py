@@ -166,12 +166,18 @@ class FolderImages:
 
     @cached_property
     def _pixels(self) -> Tensor | None:
-        with _opened(self.paths[0]) as image:
+        with _named(self.paths[0]), Image.open(self.paths[0]) as image:
             width, height = image.size
         if max(width, height) > LARGEST_KEPT:
             return None
         shape = (len(self.paths), 3, height, width)
         return cached_pixels(self.cache, self.paths, shape, lambda: _decode_all(self.paths, width, height))
+
+    def select(self, indices: Tensor) -> FolderImages:
+        """A part of the images, int64 (M,), as an image set of its own."""
+        paths = [self.paths[i] for i in indices.tolist()]
+        domains = None if self.domains is None else self.domains[indices]
+        return FolderImages(paths, self.targets[indices], self.class_names, domains, self.domain_names, self.cache)
 
     @property
     def nbytes(self) -> int:
@@ -236,18 +242,29 @@ def unlabelled_folder(root: Path, flag: str, cache: Path | None = None) -> Folde
 
 def read_image(path: Path) -> Image.Image:
     """RGB image. Raises UsageError naming a file that is no image."""
-    with _opened(path) as image:
+    with _named(path):
+        return decode(path)
+
+
+def decode(path: Path) -> Image.Image:
+    """RGB image. Raises whatever the decoder stumbles over."""
+    with Image.open(path) as image:
         return image.convert("RGB")
 
 
+def one_line(error: Exception) -> str:
+    """What an error says, or else its name."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """An image whose header alone is read yet."""
+def _named(path: Path) -> Iterator[None]:
+    """Whatever goes wrong is a UsageError that names the file."""
     try:
-        with Image.open(path) as image:
-            yield image
+        yield
     except Exception as error:  # in a damaged file a decoder may stumble over anything
-        raise UsageError(f"{path}: cannot be read as an image ({error}); repair or remove it") from None
+        problem = f"{path}: cannot be read as an image ({one_line(error)})"
+        raise UsageError(f"{problem}; repair or remove it, or use --skip_bad_images") from None
 
 
 def _decode_all(paths: list[Path], width: int, height: int) -> Tensor | None:

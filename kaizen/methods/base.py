@@ -120,14 +120,12 @@ class SSLMethod(nn.Module):
         """
 
     def start_epoch(self, epoch: int) -> None:
-        """Called before each epoch of a task, 0-based."""
+        """Called before each epoch of a task, 0-based. In it, nothing may ask for a tensor's value: the host waits."""
         self.epoch = epoch
 
-    def check_loss(self, loss: float) -> None:
-        """Called with the mean loss when it is logged: raise UsageError where it tells of flags that do not fit.
-
-        From `start_epoch` to here nothing may ask for a tensor's value, for which the host waits.
-        """
+    def not_finite_cure(self) -> str:
+        """What to do where the loss is not finite, if flags of the method may be at fault; the end of a sentence."""
+        return ""
 
     def after_backward(self) -> None:
         """Called when the gradients of an optimiser step are there; the place to change some or leave them out."""

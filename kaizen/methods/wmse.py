@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any
 
 import torch
@@ -68,10 +67,9 @@ class WMSE(SSLMethod):
         v1, v2 = (torch.cat([whiten(z[part], self.whitening_eps) for part in parts]) for z in (z1, z2))
         return cosine_distance(v1, v2 if self.whitening_both else v2.detach())
 
-    def check_loss(self, loss: float) -> None:
-        """Whitening has failed where the loss is not a number."""
-        if not math.isfinite(loss):
-            raise UsageError(
-                f"--whitening_eps {self.whitening_eps:g}: the projections fill fewer than {self.output_dim} "
-                "dimensions, so whitening is singular; use a larger one or a smaller --output_dim"
-            )
+    def not_finite_cure(self) -> str:
+        """Whitening fails where the covariance is singular."""
+        return (
+            f"where the projections fill fewer than {self.output_dim} dimensions, whitening is singular at "
+            f"--whitening_eps {self.whitening_eps:g}: use a larger one, a smaller --output_dim or a smaller --lr"
+        )
