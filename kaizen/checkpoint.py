@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,29 @@ def save_task(learner: ContinualLearner, path: Path, task_idx: int, flags: dict[
         torch.save({"format": FORMAT, "task_idx": task_idx, "flags": flags, "state": state}, temporary)
 
 
+def read_checkpoint(path: Path, flag: str) -> Any:
+    """Read what torch.save wrote. All bytes are checked, and no code from the file is run.
+
+    Args:
+        path: the file.
+        flag: what the user gave it with, for the message.
+
+    Returns:
+        Plain containers, numbers, strings and dense tensors on the CPU; objects of other kinds are empty ones.
+
+    Raises:
+        UsageError: the file is missing, damaged, or holds what weights do not need.
+    """
+    if not path.is_file():
+        raise UsageError(f"{flag} {path}: no such file; give the task*/final.ckpt of an experiment")
+    try:
+        return read_weights(path)
+    except OSError as error:
+        raise UsageError(f"{flag} {path}: cannot be read ({error.strerror}); make it readable") from None
+    except Exception:  # readers stumble over damaged bytes in many ways
+        raise UsageError(f"{flag} {path}: cut short, damaged or not a checkpoint; give a whole one") from None
+
+
 def load_task(path: Path, flag: str) -> dict[str, Any]:
     """Read what `save_task` wrote, or a checkpoint of the published code. No code from the file is run.
 
@@ -42,15 +64,7 @@ def load_task(path: Path, flag: str) -> dict[str, Any]:
     Raises:
         UsageError: the file is missing, damaged, or something else than such a checkpoint.
     """
-    if not path.is_file():
-        raise UsageError(f"{flag} {path}: no such file; give the task*/final.ckpt of an experiment")
-    damaged = UsageError(f"{flag} {path}: cut short, damaged or not a checkpoint; give a whole one")
-    if not zipfile.is_zipfile(path):
-        raise damaged
-    try:
-        content = read_weights(path)
-    except Exception:  # torch's reader stumbles over damaged bytes in many ways
-        raise damaged from None
+    content = read_checkpoint(path, flag)
     if isinstance(content, dict) and content.get("format") == FORMAT and is_state(content.get("state")):
         return {"flags": {}, "aside": [], **content}
     if (published := translate(content)) is not None:

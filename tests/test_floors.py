@@ -67,6 +67,8 @@ FLOORS: list[list[str]] = [
         "kaizen.report",
         "kaizen.loggers",
         "kaizen.learner",
+        "kaizen.archive",
+        "kaizen.opcodes",
         "kaizen.published",
         "kaizen.checkpoint",
         "kaizen.progress",
