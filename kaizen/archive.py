@@ -23,7 +23,7 @@ class Archive:
     Attributes:
         content: an archive of the checked records, for torch.
         pickle: the record data.pkl.
-        sizes: name of each other record, without the folder that all have in common -> its size in bytes.
+        sizes: name of each record, without the folder that all have in common -> its size in bytes.
     """
 
     content: bytes
@@ -39,18 +39,16 @@ def read_archive(path: Path) -> Archive:
         Damaged: a record's checksum is wrong, or the file is something else than torch.save writes.
         Exception: of other kinds, over which Python's zip reader stumbles in damaged files.
     """
-    clean = io.BytesIO()
+    clean, pickle, sizes = io.BytesIO(), b"", {}
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(clean, "w", zipfile.ZIP_STORED) as target:
         _check(source.infolist(), path.stat().st_size)
-        names = [name.partition("/")[2] for name in source.namelist()]
-        for entry, name in zip(source.infolist(), names, strict=True):
+        for entry in source.infolist():
+            name = entry.filename.partition("/")[2]
             content = source.read(entry)  # raises where the checksum is wrong
-            if len(content) != entry.file_size:
-                raise Damaged(f"{name} is cut short")
-            if name == "data.pkl":
-                pickle = content
+            sizes[name] = len(content)
+            pickle = content if name == "data.pkl" else pickle
             target.writestr(f"archive/{name}", content)
-    return Archive(clean.getvalue(), pickle, {name: entry.file_size for name, entry in zip(names, source.infolist(), strict=True)})
+    return Archive(clean.getvalue(), pickle, sizes)
 
 
 def _check(entries: list[zipfile.ZipInfo], size: int) -> None:
