@@ -84,7 +84,7 @@ class Script:
             elif kind == "shell":
                 raise self.refusal(line)
             elif kind == "unclosed":
-                raise UsageError(f"{self.path} line {line}: this {match[0]} is never closed; close it")
+                raise UsageError(f"{self.path} line {line}: this {printable(match[0])} is never closed; close it")
             elif kind not in ("blank", "join", "comment"):
                 if new_word:
                     lines[-1].append([])
@@ -116,11 +116,16 @@ class Script:
 
     def refusal(self, line: int) -> UsageError:
         """Return the error for a line that is not part of one plain command."""
-        text = self.text.split("\n")[line - 1].strip()[:80]
+        text = printable(self.text.split("\n")[line - 1].strip()[:80])
         hint = " (does the line above end in a \\ with nothing after it?)" if text.startswith("-") else ""
         rule = f"the script must hold one {MAIN} command, variables as $NAME, ${{NAME}} or ${{NAME:-default}}"
         cure = f"run `bash {shlex.quote(self.path)}` for anything else"
         return UsageError(f"{self.path} line {line}: {text}{hint}: {rule}; {cure}")
+
+
+def printable(text: str) -> str:
+    """A text in one line, with marks in place of control characters."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def parse_script(script: Script, environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
