@@ -65,11 +65,22 @@ def load_task(path: Path, flag: str) -> dict[str, Any]:
         UsageError: the file is missing, damaged, or something else than such a checkpoint.
     """
     content = read_checkpoint(path, flag)
-    if isinstance(content, dict) and content.get("format") == FORMAT and is_state(content.get("state")):
-        return {"flags": {}, "aside": [], **content}
+    if _is_task(content):
+        return {"aside": [], **content}
     if (published := translate(content)) is not None:
         return {"flags": {}, "state": published[0], "aside": published[1]}
     raise UsageError(f"{flag} {path}: not a checkpoint of Kaizen or CaSSLe; give the task*/final.ckpt of an experiment")
+
+
+def _is_task(content: Any) -> bool:
+    """Is this what `save_task` writes."""
+    return (
+        isinstance(content, dict)
+        and content.get("format") == FORMAT
+        and is_state(content.get("state"))
+        and isinstance(content.get("flags"), dict)
+        and type(content.get("task_idx")) is int
+    )
 
 
 def restore(

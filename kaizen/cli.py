@@ -119,6 +119,7 @@ def args_from(flags: dict[str, Any]) -> Args:
     names = {field.name for field in dataclasses.fields(Args)}
     core = {name: value for name, value in flags.items() if name in names}
     args = Args(**core, method_flags={name: value for name, value in flags.items() if name not in names})
+    method_named(args.method)
     for item in own_flags(args):
         check_kind(item, flags.get(item.name, item.default))
     return args
