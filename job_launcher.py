@@ -84,7 +84,7 @@ class Script:
             elif kind == "shell":
                 raise self.refusal(line)
             elif kind == "unclosed":
-                raise UsageError(f"{self.path} line {line}: this {printable(match[0])} is never closed; close it")
+                raise UsageError(f"{self.path} line {line}: this {match[0]} is never closed; close it")
             elif kind not in ("blank", "join", "comment"):
                 if new_word:
                     lines[-1].append([])
@@ -116,16 +116,11 @@ class Script:
 
     def refusal(self, line: int) -> UsageError:
         """Return the error for a line that is not part of one plain command."""
-        text = printable(self.text.split("\n")[line - 1].strip()[:80])
-        hint = " (does the line above end in a \\ with nothing after it?)" if text.startswith("-") else ""
+        text = "".join(c if c.isprintable() else "\ufffd" for c in self.text.split("\n")[line - 1].strip()[:80])
+        hint = " (does the line above end in a \\ with nothing after it?)" * text.startswith("-")
         rule = f"the script must hold one {MAIN} command, variables as $NAME, ${{NAME}} or ${{NAME:-default}}"
         cure = f"run `bash {shlex.quote(self.path)}` for anything else"
         return UsageError(f"{self.path} line {line}: {text}{hint}: {rule}; {cure}")
-
-
-def printable(text: str) -> str:
-    """A text in one line, with marks in place of control characters."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def parse_script(script: Script, environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -247,6 +242,8 @@ def launch(options: argparse.Namespace) -> int:
     """Run the experiment of `options.script` in its folder and return main_continual.py's exit code."""
     source = Path(options.script)
     text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")  # CRLF becomes a plain newline
+    if "\0" in text:
+        raise UsageError(f"{options.script}: holds a NUL byte; name a bash script")
     args, environment = parse_script(Script(options.script, text), os.environ)
     own = {"--experiment_dir": options.experiment_dir, "--base_experiment_dir": options.base_experiment_dir}
     args += [f"{flag}={value}" for flag, value in own.items() if value is not None]  # the last one counts
@@ -263,10 +260,8 @@ def launch(options: argparse.Namespace) -> int:
         if not (folder / source.name).exists():
             shutil.copy(source, folder)
         print(f"experiment folder: {folder}", flush=True)
-
-    args += ["--experiment_dir", folder.name, "--base_experiment_dir", base]
-    dry_run = ["--dry_run"] if options.dry_run else []
-    code = run([sys.executable, str(Path(__file__).resolve().with_name(MAIN)), *args, *dry_run], environment)
+    args += ["--experiment_dir", folder.name, "--base_experiment_dir", base, *["--dry_run"] * options.dry_run]
+    code = run([sys.executable, str(Path(__file__).resolve().with_name(MAIN)), *args], environment)
     if code == 2 and made and os.listdir(folder) == [source.name]:  # bad input: nothing was run
         shutil.rmtree(folder)
     return code

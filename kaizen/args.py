@@ -62,7 +62,7 @@ NOT_NEGATIVE = Range(0)
 COUNT = Range(1)
 BATCH = Range(2)  # BatchNorm has no statistics of one image
 FRACTION = Range(0, 1)
-LARGEST = 2**31 - 1  # of whole numbers; no count comes near it
+LARGEST = 2**63 - 1  # of whole numbers, as tensors hold them
 SEED = Range(0, 1e9)  # generators take no more than 32 bits
 
 

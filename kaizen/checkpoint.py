@@ -44,8 +44,8 @@ def read_checkpoint(path: Path, flag: str) -> Any:
         raise UsageError(f"{flag} {path}: no such file; give the task*/final.ckpt of an experiment")
     try:
         return read_weights(path)
-    except OSError as error:
-        raise UsageError(f"{flag} {path}: cannot be read ({error.strerror}); make it readable") from None
+    except PermissionError:
+        raise UsageError(f"{flag} {path}: may not be read; make it readable") from None
     except Exception:  # readers stumble over damaged bytes in many ways
         raise UsageError(f"{flag} {path}: cut short, damaged or not a checkpoint; give a whole one") from None
 

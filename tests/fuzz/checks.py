@@ -31,13 +31,13 @@ ARGV = ["--dataset", "digits", "--method", "simclr", "--encoder", "tiny", "--siz
 
 
 @contextlib.contextmanager
-def one_line(*kinds: type[Exception]) -> Iterator[None]:
+def one_line(kind: type[Exception] = UsageError) -> Iterator[None]:
     """The block ends well, or with a UsageError of one line; soon in any case."""
     started = time.process_time()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
-    except kinds or (UsageError,) as error:
+    except kind as error:
         message = str(error)
         assert message and len(message.splitlines()) == 1, f"not one line: {message!r}"
         message.encode()  # can be printed

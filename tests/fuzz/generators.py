@@ -52,7 +52,9 @@ def command_lines(draw: Draw) -> list[str]:
         item = draw(st.sampled_from(FLAGS))
         name = draw(st.sampled_from([item.name, item.name, item.name, *item.aliases]))
         if draw(st.integers(0, 9)) == 0:
-            name = draw(st.sampled_from([name[:-1], name + "s", name.upper(), name.replace("_", "-"), f"-{name}", "\n"]))
+            name = draw(
+                st.sampled_from([name[:-1], name + "s", name.upper(), name.replace("_", "-"), f"-{name}", "\n"])
+            )
         given = draw(values(item))
         joined = len(given) == 1 and draw(st.booleans())
         argv += [f"--{name}={given[0]}"] if joined else [f"--{name}", *given]
@@ -61,10 +63,12 @@ def command_lines(draw: Draw) -> list[str]:
     return [word for word in argv if not word.startswith(("-h", "--help"))]
 
 
-SHELL = ["python3", "main_continual.py", "python3 main_continual.py --dataset digits", " ", "  ", "\n", "\\\n", "\\", "'",
-         '"', "#", "$A", "${A}", "${B:-x}", "${B:-$A}", "${", "}", "$(ls)", "`ls`", "$((1))", "|", "&", "&&", ";", ">", "<",
-         "A=1", "export A=$A", "export A", "set -e", "~", "~/x", "*", "\t", "\r", "é", "\0", "\udc80", "--lr", "0.1",
-         "'a b'", '"a $A b"', "$'x'", "$1", "$@", "\\$A", "cd x", "if true", "#!/bin/bash\n"]  # fmt: skip
+SHELL = [
+    "python3", "main_continual.py", "python3 main_continual.py --dataset digits", " ", "  ", "\n", "\\\n", "\\", "'",
+    '"', "#", "$A", "${A}", "${B:-x}", "${B:-$A}", "${", "}", "$(ls)", "`ls`", "$((1))", "|", "&", "&&", ";", ">", "<",
+    "A=1", "export A=$A", "export A", "set -e", "~", "~/x", "*", "\t", "\r", "é", "\0", "\udc80", "--lr", "0.1", "'a b'",
+    '"a $A b"', "$'x'", "$1", "$@", "\\$A", "cd x", "if true", "#!/bin/bash\n",
+]  # fmt: skip
 
 
 def scripts() -> st.SearchStrategy[str]:

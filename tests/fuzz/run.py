@@ -26,7 +26,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from kaizen.models.encoders import ENCODERS  # noqa: E402
 
-PROCESSES = 40
+PROCESSES = 40  # each takes some seconds
 
 
 def search(kind: str, cases: st.SearchStrategy[Any], check: Callable[[Any], None], count: int, start: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,6 @@ def test_files(tmp_path: Path) -> None:
     @quick
     @given(st.data())
     def search(data: st.DataObject) -> None:
-        import json
-
         path = data.draw(st.sampled_from(sorted(folder.whole)))
         folder.check_json(path, data.draw(damaged_json(json.loads(folder.whole[path]))))
 
