@@ -116,8 +116,8 @@ class Script:
 
     def refusal(self, line: int) -> UsageError:
         """Return the error for a line that is not part of one plain command."""
-        text = self.text.split("\n")[line - 1].strip()[:80]
-        hint = " (does the line above end in a \\ with nothing after it?)" if text.startswith("-") else ""
+        text = "".join(c if c.isprintable() else "\ufffd" for c in self.text.split("\n")[line - 1].strip()[:80])
+        hint = " (does the line above end in a \\ with nothing after it?)" * text.startswith("-")
         rule = f"the script must hold one {MAIN} command, variables as $NAME, ${{NAME}} or ${{NAME:-default}}"
         cure = f"run `bash {shlex.quote(self.path)}` for anything else"
         return UsageError(f"{self.path} line {line}: {text}{hint}: {rule}; {cure}")
@@ -242,6 +242,8 @@ def launch(options: argparse.Namespace) -> int:
     """Run the experiment of `options.script` in its folder and return main_continual.py's exit code."""
     source = Path(options.script)
     text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")  # CRLF becomes a plain newline
+    if "\0" in text:
+        raise UsageError(f"{options.script}: holds a NUL byte; name a bash script")
     args, environment = parse_script(Script(options.script, text), os.environ)
     own = {"--experiment_dir": options.experiment_dir, "--base_experiment_dir": options.base_experiment_dir}
     args += [f"{flag}={value}" for flag, value in own.items() if value is not None]  # the last one counts
@@ -258,10 +260,8 @@ def launch(options: argparse.Namespace) -> int:
         if not (folder / source.name).exists():
             os.replace(shutil.copy(source, folder / f".{source.name}.tmp"), folder / source.name)  # whole or not at all
         print(f"experiment folder: {folder}", flush=True)
-
-    args += ["--experiment_dir", folder.name, "--base_experiment_dir", base]
-    dry_run = ["--dry_run"] if options.dry_run else []
-    code = run([sys.executable, str(Path(__file__).resolve().with_name(MAIN)), *args, *dry_run], environment)
+    args += ["--experiment_dir", folder.name, "--base_experiment_dir", base, *["--dry_run"] * options.dry_run]
+    code = run([sys.executable, str(Path(__file__).resolve().with_name(MAIN)), *args], environment)
     if code == 2 and made and os.listdir(folder) == [source.name]:  # bad input: nothing was run
         shutil.rmtree(folder)
     return code

@@ -13,6 +13,7 @@ import inspect
 import math
 import types
 import typing
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NoReturn
@@ -61,6 +62,7 @@ NOT_NEGATIVE = Range(0)
 COUNT = Range(1)
 BATCH = Range(2)  # BatchNorm has no statistics of one image
 FRACTION = Range(0, 1)
+LARGEST = 2**63 - 1  # of whole numbers, as tensors hold them
 SEED = Range(0, 1e9)  # generators take no more than 32 bits
 
 
@@ -203,8 +205,8 @@ class Args:
     min_scale: list[float] = flag([0.08], "least area of a crop", VIEWS, bounds=Range(0, 1, open_low=True))
     max_scale: list[float] = flag([1.0], "largest area of a crop", VIEWS, bounds=Range(0, 1, open_low=True))
     multicrop: bool = flag(False, "small crops beside the full ones; 0.14 is the published --min_scale then", VIEWS)
-    num_crops: int = flag(2, "full crops of each image", VIEWS, bounds=Range(2))
-    num_small_crops: int = flag(6, "multicrop: small crops of each image", VIEWS, bounds=NOT_NEGATIVE)
+    num_crops: int = flag(2, "full crops of each image", VIEWS, bounds=Range(2, 100))
+    num_small_crops: int = flag(6, "multicrop: small crops of each image", VIEWS, bounds=Range(0, 100))
     small_crop_size: int | None = flag(
         None, "side of a small crop in pixels [up to 64 pixels 3/4 of --size, up to 96 0.6, else 3/7]", VIEWS,
         bounds=Range(4),
@@ -374,6 +376,7 @@ def parse(argv: Sequence[str], extra: Iterable[Flag] = (), usage: str = TRAINING
         group = themes.setdefault(item.theme, None) or parser.add_argument_group(item.theme)
         themes[item.theme] = group
         _add(group, item)
+    check_words(argv)
     found, unknown = parser.parse_known_args(list(argv))
     known = [name for item in [*core, *others] for name in (item.name, *item.aliases)]
     if unknown:
@@ -385,6 +388,15 @@ def parse(argv: Sequence[str], extra: Iterable[Flag] = (), usage: str = TRAINING
     given = frozenset(values)
     method_flags = {item.name: values.pop(item.name) for item in others if item.name in values}
     return Args(**values, method_flags=method_flags, given=given)
+
+
+def check_words(argv: Sequence[str]) -> None:
+    """Raise UsageError where an argument holds what no line of text can: a line break, another control character."""
+    flag = "--"
+    for word in argv:
+        flag = word if word.startswith("--") else flag
+        if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in word):
+            raise UsageError(f"{shorten(ascii(flag))} {shorten(ascii(word))}: holds a control character; leave it out")
 
 
 def check_value(item: Flag, value: Any) -> None:
@@ -474,9 +486,12 @@ def _to_bool(text: str) -> bool:
 
 def _to_int(text: str) -> int:
     try:
-        return int(text)
+        value = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        raise argparse.ArgumentTypeError(f"{shorten(repr(text))} is not a whole number") from None
+    if abs(value) > LARGEST:
+        raise argparse.ArgumentTypeError(f"{shorten(text)} is beyond {LARGEST}")
+    return value
 
 
 def _to_float(text: str) -> float:
@@ -485,7 +500,7 @@ def _to_float(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+        raise argparse.ArgumentTypeError(f"{shorten(repr(text))} is not a finite number")
     return value
 
 

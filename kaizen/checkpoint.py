@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +43,26 @@ def save_task(
 
 
 def read_checkpoint(path: Path, flag: str) -> Any:
-    """What torch.save wrote. No code from the file is run.
+    """Read what torch.save wrote. All bytes are checked, and no code from the file is run.
+
+    Args:
+        path: the file.
+        flag: what the user gave it with, for the message.
+
+    Returns:
+        Plain containers, numbers, strings and dense tensors on the CPU; objects of other kinds are empty ones.
 
     Raises:
-        UsageError: the file is missing, damaged or no checkpoint; `flag` is what the user gave it with.
+        UsageError: the file is missing, damaged, or holds what weights do not need.
     """
     if not path.is_file():
         raise UsageError(f"{flag} {path}: no such file; give the task*/final.ckpt of an experiment")
-    damaged = UsageError(f"{flag} {path}: cut short, damaged or not a checkpoint; give a whole one")
-    if not zipfile.is_zipfile(path):
-        raise damaged
     try:
-        content = read_weights(path)
-    except Exception:  # torch's reader stumbles over damaged bytes in many ways
-        raise damaged from None
-    return content
+        return read_weights(path)
+    except PermissionError:
+        raise UsageError(f"{flag} {path}: may not be read; make it readable") from None
+    except Exception:  # readers stumble over damaged bytes in many ways
+        raise UsageError(f"{flag} {path}: cut short, damaged or not a checkpoint; give a whole one") from None
 
 
 def load_task(path: Path, flag: str) -> dict[str, Any]:
@@ -76,11 +80,22 @@ def load_task(path: Path, flag: str) -> dict[str, Any]:
         UsageError: the file is missing, damaged, or something else than such a checkpoint.
     """
     content = read_checkpoint(path, flag)
-    if isinstance(content, dict) and content.get("format") == FORMAT and is_state(content.get("state")):
-        return {"flags": {}, "aside": [], **content}
+    if _is_task(content):
+        return {"aside": [], **content}
     if (published := translate(content)) is not None:
         return {"flags": {}, "state": published[0], "aside": published[1]}
     raise UsageError(f"{flag} {path}: not a checkpoint of Kaizen or CaSSLe; give the task*/final.ckpt of an experiment")
+
+
+def _is_task(content: Any) -> bool:
+    """Is this what `save_task` writes."""
+    return (
+        isinstance(content, dict)
+        and content.get("format") == FORMAT
+        and is_state(content.get("state"))
+        and isinstance(content.get("flags"), dict)
+        and type(content.get("task_idx")) is int
+    )
 
 
 def restore(

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from kaizen.args import Args, Flag, UsageError, check_value, core_flags, nearest, parse, words
+from kaizen.args import Args, Flag, UsageError, check_value, core_flags, nearest, parse, shorten, words
 from kaizen.data.checks import check_data, task_count
 from kaizen.data.datasets import dataset_info
 from kaizen.devices import gpu_indices
@@ -118,10 +118,26 @@ def flags_of(args: Args) -> dict[str, Any]:
 
 
 def args_from(flags: dict[str, Any]) -> Args:
-    """The Args that `flags_of` was made from."""
+    """The Args that `flags_of` was made from. Raises UsageError where a value cannot be one of its flag."""
+    for item in core_flags():
+        check_kind(item, flags.get(item.name, item.default))
     names = {field.name for field in dataclasses.fields(Args)}
     core = {name: value for name, value in flags.items() if name in names}
-    return Args(**core, method_flags={name: value for name, value in flags.items() if name not in names})
+    args = Args(**core, method_flags={name: value for name, value in flags.items() if name not in names})
+    method_named(args.method)
+    for item in own_flags(args):
+        check_kind(item, flags.get(item.name, item.default))
+    return args
+
+
+def check_kind(item: Flag, value: Any) -> None:
+    """Raise UsageError where a value that was written down, and may be damaged, is not of the flag's kind."""
+    given = value if isinstance(value, list) and item.many else [value]
+    kinds = (float, int) if item.kind is float else (item.kind,)
+    fits = all(type(one) in kinds or (one is None and item.default is None) for one in given)
+    if not fits or isinstance(value, list) != (item.many and value is not None):
+        raise UsageError(f"--{item.name} {shorten(ascii(value))}: is no such value; the file that says so is damaged")
+    check_value(item, value)
 
 
 def check(args: Args) -> None:

@@ -269,7 +269,7 @@ def versions() -> dict[str, str]:
 def _read(folder: Path) -> dict[str, Any]:
     try:
         about = dict(read_json(folder / "experiment.json"))
-        about["flags"] = dict(about["flags"])
+        about["flags"] = {**about["flags"]}  # a mapping with names for keys
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
             f"--experiment_dir {folder}: experiment.json is missing or damaged; use a new folder"
@@ -285,6 +285,7 @@ def _compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
         differing.append("pretrained_model")
     if differing:
         listed = ", ".join(f"--{n} {before.get(n)} (now {now.get(n)})" for n in sorted(differing))
+        listed = "".join(c if c.isprintable() else "\ufffd" for c in listed)  # of a damaged file, maybe
         raise UsageError(
             f"--experiment_dir {folder}: was started with other flags: {listed}; use the same ones or another folder"
         )

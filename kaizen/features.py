@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kaizen.data.loaders import Batch
 from kaizen.files import atomic_path
 from kaizen.learner import evaluating
+from kaizen.published import read_weights
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def kept_features(path: Path | None, key: dict[str, Any], extract: Callable[[], 
 
 def _read(path: Path, key: dict[str, Any]) -> Features | None:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_weights(path)
         if content.pop("key") == key:
             return Features(**content)
     except Exception:  # missing or damaged in whatever way: it can be made again

@@ -59,12 +59,20 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is not JSON in UTF-8.
+        ValueError: if it is not JSON in UTF-8, or could not be written as such again.
     """
+    text = path.read_text(encoding="utf-8")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError("nested too deep") from None
+    if "\\ud" in text.lower():  # half a character, maybe, which UTF-8 cannot say
+        json.dumps(content, ensure_ascii=False).encode("utf-8")
+    return content
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _disk_error(error: BaseException | None, temporary: Path) -> OSError | None:

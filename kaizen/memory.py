@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kaizen.args import UsageError
 from kaizen.cli import image_size
 from kaizen.data.loaders import EVALUATION_BATCH, evaluation_loader
 from kaizen.data.replay import Counts, Memory, flatten, groups_of, herd, select_replay
@@ -49,12 +50,38 @@ def _herding(experiment: Experiment, learner: ContinualLearner, data: Data, coun
     newest = [_rank(learner, data, group, count) for group, count in zip(groups, counts[-1], strict=True)]
     memory: Memory = []
     if last > 0:
-        kept = read_json(experiment.replay(last))["tasks"]
-        memory = [
-            [torch.tensor(group[:count], dtype=torch.int64) for group, count in zip(task, numbers, strict=True)]
-            for task, numbers in zip(kept, counts, strict=False)
-        ]
+        memory = kept_before(experiment, last, counts[:-1])
     return [*memory, newest]
+
+
+def kept_before(experiment: Experiment, task_idx: int, counts: Counts) -> Memory:
+    """The first of what a task replayed.
+
+    Args:
+        experiment: where its memory lies.
+        task_idx: the task.
+        counts: how many of each group.
+
+    Raises:
+        UsageError: replay.json is missing, damaged, or of other groups.
+    """
+    path = experiment.replay(task_idx)
+    try:
+        kept = read_json(path)["tasks"]
+        return [
+            [_indices(group)[:count] for group, count in zip(task, numbers, strict=True)]
+            for task, numbers in zip(kept, counts, strict=True)
+        ]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        raise UsageError(
+            f"--experiment_dir {experiment.folder}: {path} is missing or damaged; restore it, or start from task 0 anew"
+        ) from None
+
+
+def _indices(group: list[int]) -> Tensor:
+    if not all(type(index) is int and 0 <= index < 2**63 for index in group):
+        raise ValueError("not indices")
+    return torch.tensor(group, dtype=torch.int64)
 
 
 def _rank(learner: ContinualLearner, data: Data, group: Tensor, count: int) -> Tensor:

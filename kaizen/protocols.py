@@ -189,7 +189,8 @@ def build_protocol(asked: Asked, args: Args, model: Args, method: str) -> Protoc
 def _model_flags() -> set[str]:
     """What speaks of the model and its data."""
     themes = [item.name for item in core_flags() if item.theme in (DATA, TASKS, NETS)]
-    return {name for name in themes if name not in linear_flags() and not name.startswith(("replay", "classifier_"))}
+    linear = linear_flags()
+    return {name for name in themes if name not in linear and not name.startswith(("replay", "classifier_"))}
 
 
 def _with_given(base: Args, args: Args, names: Iterable[str]) -> Args:

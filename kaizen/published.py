@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -11,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from kaizen.archive import read_archive
+from kaizen.opcodes import CALLS, Refused, calls_in
 
 # Part of the model there -> here. Kaizen's names, CaSSLe's where they differ.
 PARTS = {
@@ -57,7 +61,7 @@ class Inert:
 
 
 def read_weights(path: Path) -> Any:
-    """What torch.save wrote, without running code from the file.
+    """What torch.save wrote, checked byte for byte, without running code from the file.
 
     torch's weights-only reader builds tensors and plain containers. A published checkpoint also holds its
     hyper-parameters, as objects of whatever classes they had. Each name that the reader does not know stands for
@@ -66,11 +70,14 @@ def read_weights(path: Path) -> Any:
     Raises:
         Exception: of many kinds, where the file is damaged or asks for more than that.
     """
-    names = get_unsafe_globals_in_checkpoint(path)
+    archive = read_archive(path)
+    unknown = get_unsafe_globals_in_checkpoint(io.BytesIO(archive.content))
+    if needless := calls_in(archive.pickle, archive.sizes) - CALLS - {*unknown}:
+        raise Refused(f"calls {', '.join(sorted(needless))}")
     # The reader fills plain dicts alone; Lightning's own kind of dict becomes one.
-    stand_ins: list[Any] = [(OrderedDict if name.endswith(".AttributeDict") else Inert, name) for name in names]
+    stand_ins: list[Any] = [(OrderedDict if name.endswith(".AttributeDict") else Inert, name) for name in unknown]
     with safe_globals(stand_ins):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(archive.content), map_location="cpu", weights_only=True)
 
 
 def is_state(content: Any) -> bool:

@@ -45,6 +45,7 @@ def collect(folder: Path) -> Results:
         UsageError: naming the file that is missing, broken, or at odds with the others.
     """
     experiment = _read(folder / "experiment.json", ("flags", "seeds", "versions", "tasks", "task_names"))
+    _check_kinds(experiment, folder / "experiment.json")
     num_tasks = len(experiment["tasks"])
     if len(experiment["task_names"]) != num_tasks:
         raise UsageError(f"{folder / 'experiment.json'}: task_names must name each of the {num_tasks} tasks")
@@ -157,13 +158,27 @@ def _read(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     return content
 
 
+def _check_kinds(experiment: dict[str, Any], path: Path) -> None:
+    """Raises UsageError where a part of experiment.json is of another kind than what a run writes."""
+    wrong = [name for name in ("flags", "seeds", "versions") if not isinstance(experiment[name], dict)]
+    tasks, names = experiment["tasks"], experiment["task_names"]
+    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, list) for task in tasks):
+        wrong.append("tasks")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        wrong.append("task_names")
+    if wrong:
+        raise UsageError(f"{path}: {', '.join(wrong)} cannot be read; restore the file or use a new folder")
+
+
 def _read_task(path: Path, num_tasks: int) -> dict[str, Any]:
     task = _read(path, ("heads", "baseline", "seconds"))
     try:
+        if not isinstance(task["heads"], dict) or not isinstance(task["baseline"] or {}, dict):
+            raise ValueError("heads and baseline must name rows of accuracies")
         for kind in ("heads", "baseline"):
             for name, row in (task[kind] or {}).items():
-                check_row(row, num_tasks, f"{kind}.{name}")
-    except ValueError as error:
+                check_row(row, num_tasks, f"{kind}.{ascii(name)[1:-1]}")
+    except (TypeError, ValueError) as error:
         raise UsageError(f"{path}: {error}; restore the file or run its task again") from error
     return task
 

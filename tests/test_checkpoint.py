@@ -136,6 +136,25 @@ def test_a_checkpoint_cut_short_anywhere(tmp_path: Path) -> None:
         assert "cut short, damaged or not a checkpoint" in damage_refused(path)
 
 
+def test_a_checkpoint_with_one_bit_flipped_anywhere(tmp_path: Path) -> None:
+    """Refused, or exactly as it was: padding and times of change say nothing."""
+    path, chance = tmp_path / "x.ckpt", random.Random(0)
+    state = {"method.encoder.w": torch.arange(4.0), "n": torch.tensor(3)}
+    torch.save({"format": FORMAT, "task_idx": 1, "flags": {"lr": 0.1}, "state": state}, path)
+    whole, right = path.read_bytes(), 0
+    for place in range(0, len(whole), 5):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << chance.randrange(8)]) + whole[place + 1 :])
+        try:
+            found = load_task(path, "--flag")
+        except UsageError as error:
+            assert "damaged" in str(error)
+            continue
+        right += 1
+        assert (found["task_idx"], found["flags"]) == (1, {"lr": 0.1})
+        assert all(torch.equal(found["state"][name], value) for name, value in state.items())
+    assert 0 < right < len(whole) // 10  # of a fifth of the bytes
+
+
 def test_random_bytes(tmp_path: Path) -> None:
     path, chance = tmp_path / "random.ckpt", random.Random(0)
     for start in (b"", b"\x80\x02", b"\x80\x02}", b"PK\x03\x04", b"\x1f\x8b", b"version https://git-lfs"):
@@ -145,7 +164,18 @@ def test_random_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [{}, [], None, {"state_dict": {}}, {"format": "kaizen-task-0", "state": {}}, {"format": FORMAT}]
+    "content",
+    [
+        {},
+        [],
+        None,
+        {"state_dict": {}},
+        {"format": "kaizen-task-0", "state": {}},
+        {"format": FORMAT},
+        {"format": FORMAT, "state": {"w": torch.ones(1)}, "task_idx": 0},
+        {"format": FORMAT, "state": {"w": torch.ones(1)}, "task_idx": "0", "flags": {}},
+        {"format": FORMAT, "state": {"w": torch.ones(1)}, "task_idx": 0, "flags": 5},
+    ],
 )
 def test_something_else_than_a_tasks_checkpoint(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "other.ckpt"

@@ -396,3 +396,39 @@ def test_every_view_flag_reaches_its_view() -> None:
     for name, pair in values.items():
         option = names.get(name, name)
         assert [getattr(first, option), getattr(second, option)] == pair, name
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (("--name", "a\nb"), "--name"),
+        (("--data_dir", "\0"), "--data_dir"),
+        (("--project", "\udc80"), "--project"),
+        (("--bad\u2028", "1"), "--bad"),
+        (("--max_epochs", "9" * 30), "--max_epochs"),
+        (("--num_crops", "1000000000000", "--multicrop"), "--num_crops"),
+    ],
+)
+def test_what_no_line_of_text_or_no_memory_can_hold(argv: tuple[str, ...], word: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_args(["--dataset", "digits", "--method", "simclr", *argv])
+    assert word in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr", "0.1"),
+        ("lr", True),
+        ("seed", 1.5),
+        ("dataset", None),
+        ("brightness", 0.4),
+        ("temperature", "x"),
+        ("lr", -1),
+    ],
+)
+def test_flags_that_were_written_down_and_are_damaged(name: str, value: object) -> None:
+    flags = flags_of(read_args(["--dataset", "digits", "--method", "simclr"]))
+    assert args_from(flags).method == "simclr"
+    with pytest.raises(UsageError, match=f"^--{name} "):
+        args_from({**flags, name: value})

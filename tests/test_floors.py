@@ -75,6 +75,8 @@ FLOORS: list[list[str]] = [
         "kaizen.loggers",
         "kaizen.guard",
         "kaizen.learner",
+        "kaizen.archive",
+        "kaizen.opcodes",
         "kaizen.published",
         "kaizen.checkpoint",
         "kaizen.saving",

@@ -421,3 +421,15 @@ def test_a_flag_without_its_value_in_the_script(place: Place) -> None:
     place.script("python3 main_continual.py --lars --experiment_dir\n")
     done = place.start()
     assert done.returncode == 2 and "--experiment_dir: expected one argument" in done.stderr
+
+
+@pytest.mark.parametrize("line", ["a\x1b[31m|", "a\r\u2028|", "é\x85|"])
+def test_a_refusal_is_one_line_whatever_the_script_holds(line: str) -> None:
+    assert len(refusal(line).splitlines()) == 1 and "\x1b" not in refusal(line)
+
+
+def test_a_nul_byte_is_refused(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.script("python3 main_continual.py --name 'a\0b'\n")
+    ended = place.start()
+    assert (ended.returncode, ended.stderr) == (2, "error: X.sh: holds a NUL byte; name a bash script\n")
