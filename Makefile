@@ -2,7 +2,7 @@
 SHELL := bash
 RUN := source ./setup_commands.sh &&
 
-.PHONY: setup format lint types test quickstart
+.PHONY: setup format lint types test torture quickstart
 
 setup:
 	@$(RUN) python --version
@@ -18,6 +18,9 @@ types:
 
 test:
 	$(RUN) python -m pytest
+
+torture:
+	$(RUN) python tests/torture.py && python tests/fuzz/run.py --command_lines 2000 --files 200
 
 quickstart:
 	$(RUN) python job_launcher.py --script bash_files/quickstart_digits.sh
