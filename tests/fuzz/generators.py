@@ -66,7 +66,8 @@ def command_lines(draw: Draw) -> list[str]:
 SHELL = [
     "python3", "main_continual.py", "python3 main_continual.py --dataset digits", " ", "  ", "\n", "\\\n", "\\", "'",
     '"', "#", "$A", "${A}", "${B:-x}", "${B:-$A}", "${", "}", "$(ls)", "`ls`", "$((1))", "|", "&", "&&", ";", ">", "<",
-    "A=1", "export A=$A", "export A", "set -e", "~", "~/x", "*", "\t", "\r", "é", "\0", "\udc80", "--lr", "0.1", "'a b'",
+    "A=1", "export A=$A", "export A", "set -e", "~", "~/x", "*", "\t", "\r", "é", "\0", "\udc80", "--lr", "0.1",
+    "'a b'",
     '"a $A b"', "$'x'", "$1", "$@", "\\$A", "cd x", "if true", "#!/bin/bash\n",
 ]  # fmt: skip
 
