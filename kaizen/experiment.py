@@ -102,7 +102,7 @@ class Experiment:
 
     def check_images(self, skipped: Sequence[str]) -> None:
         """Raises UsageError where other images cannot be read than at the start: all places among them would shift."""
-        before = _read(self.folder).get("skipped_images", [])
+        before = _read(self.folder)["skipped_images"]
         if changed := sorted({*before} ^ {*skipped}):
             verb = "can be read now and could not" if changed[0] in before else "cannot be read now and could"
             raise UsageError(
@@ -270,6 +270,7 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         about = dict(read_json(folder / "experiment.json"))
         about["flags"] = {**about["flags"]}  # a mapping with names for keys
+        about["skipped_images"] = [name + "" for name in about.get("skipped_images", ())]
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
             f"--experiment_dir {folder}: experiment.json is missing or damaged; use a new folder"

@@ -8,15 +8,13 @@ were evaluated later have ``task<k>/evaluation/<head>.json``: accuracies, baseli
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kaizen import plots
 from kaizen.args import UsageError, shorten
+from kaizen.csv_form import long_form
 from kaizen.files import atomic_path, atomic_write_text, read_json, write_json
 from kaizen.metrics import METRICS, check_row, summarize
 from kaizen.states import read_state
@@ -81,7 +79,7 @@ def write(folder: Path) -> Results:
     """
     results = collect(folder)
     write_json(folder / "results.json", results)
-    atomic_write_text(folder / "results.csv", _csv(results))
+    atomic_write_text(folder / "results.csv", long_form(results))
     return results
 
 
@@ -164,6 +162,9 @@ def _check_kinds(experiment: dict[str, Any], path: Path) -> None:
     tasks, names = experiment["tasks"], experiment["task_names"]
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, list) for task in tasks):
         wrong.append("tasks")
+    skipped = experiment.get("skipped_images", [])
+    if not isinstance(skipped, list) or not all(isinstance(name, str) for name in skipped):
+        wrong.append("skipped_images")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         wrong.append("task_names")
     if wrong:
@@ -232,26 +233,6 @@ def _head(name: str, finished: list[dict[str, Any]]) -> dict[str, Any]:
     matrix = [task["heads"][name] for task in finished]
     baseline = (finished[0]["baseline"] or {}).get(name)
     return {"accuracy_matrix": matrix, "baseline": baseline, **summarize(matrix, baseline)}
-
-
-def _csv(results: Results) -> str:
-    """Return the results in long form, one value a line; an undefined metric has an empty value."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("head", "kind", "trained_task", "tested_task", "value"))
-    for name, head in results["heads"].items():
-        writer.writerows((name, *row) for row in _csv_rows(head))
-    return text.getvalue()
-
-
-def _csv_rows(head: dict[str, Any]) -> Iterator[tuple[object, ...]]:
-    for trained, row in enumerate(head["accuracy_matrix"]):
-        for tested, accuracy in enumerate(row):
-            yield "accuracy", trained, tested, accuracy
-    for tested, accuracy in enumerate(head["baseline"] or ()):
-        yield "baseline", "", tested, accuracy
-    for metric in METRICS:
-        yield metric, "", "", head[metric]
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -108,7 +108,7 @@ class Saved:
         for path in self.paths():
             try:
                 return path, read_checkpoint(path, "--experiment_dir")["progress"]
-            except (UsageError, KeyError) as error:
+            except (UsageError, KeyError, TypeError) as error:
                 print(f"warning: {error}; going on from what was saved before it", flush=True)
         return None
 

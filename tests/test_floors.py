@@ -69,6 +69,7 @@ FLOORS: list[list[str]] = [
         "kaizen.notices",
         "kaizen.plan",
         "kaizen.experiment",
+        "kaizen.csv_form",
         "kaizen.report",
         "kaizen.metrics_file",
         "kaizen.status",
