@@ -152,7 +152,7 @@ def take_up_end(learner: ContinualLearner, path: Path) -> float:
     checkpoint = load_task(path, "--experiment_dir")
     restore(learner, checkpoint, path, "--experiment_dir", ())
     learner.looked_after = -1
-    return float(checkpoint["seconds"])
+    return float(checkpoint.get("seconds", 0.0))
 
 
 def judge(
