@@ -75,10 +75,8 @@ def torment(method: str, kills: int, chance: random.Random, base: Path) -> bool:
             print(f"{method}: the undisturbed run ended with {status}; see {whole}.log")
             return False
         duration = max(20.0, time.monotonic() - began)
-        folder, used = (
-            base / f"{method}-{attempt}",
-            kill_until_it_ends([*command, *often.split()], left, chance, duration),
-        )
+        folder = base / f"{method}-{attempt}"
+        used = kill_until_it_ends([*command, *often.split()], folder, left, chance, duration)
         if used is None:
             return False
         left, attempt = left - used, attempt + 1
