@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from kaizen.args import Args, NotReady, UsageError
 from kaizen.disk import disk_told
 from kaizen.experiment import Experiment, experiment_folder, make_folder, versions
 from kaizen.lock import Lock, held
+from kaizen.signals import handling
 from kaizen.states import begin, end
 
 ROOT = Path(__file__).resolve().parent
@@ -199,20 +200,6 @@ def run_process(command: list[str], environment: dict[str, str], lock: Lock | No
     if status == 0 and received:  # too late for the task, but not for those after it
         return 128 + received[-1]
     return status if status >= 0 else 128 - status
-
-
-@contextmanager
-def handling(handler: Callable[[int, object], None]) -> Iterator[None]:
-    """Have SIGTERM and SIGINT handled, but for one that is ignored, as SIGINT is in the background of a script."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number, old in before.items():
-        if old != signal.SIG_IGN:
-            signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ class Args:
     precision: str = flag("32", "16 is fp16 mixed on CUDA", RUN, choices=("16", "bf16", "32"))
     compile: bool = flag(False, "compile encoders and views; pays off beyond some thousand steps a task", RUN)
     recompute: bool = flag(
-        True, "ResNet-18 and -50 make maps again in the backward pass: less memory for 4 %% of the time", RUN, free=True
+        True, "ResNet-18 and -50 make maps again in the backward pass: less memory for some of the time", RUN, free=True
     )
 
     dataset: str = flag("", "name of the data set", DATA)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -22,9 +21,9 @@ from kaizen.data.loaders import ShuffledBatches
 from kaizen.files import atomic_path
 from kaizen.learner import ContinualLearner
 from kaizen.metrics_file import MetricsFile
+from kaizen.signals import handling
 
 KEPT = 2  # the newest, and the one before in case that the newest is damaged later
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SAME = 1.0  # seconds in which a second signal is the first one, heard again from the process above
 
 
@@ -46,16 +45,13 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the signals over while the block runs, but for one that is ignored, as in the background of a script."""
-        heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-        before = {number: signal.signal(number, self.hear) for number in heeded}
-        self.listens = True
-        try:
-            yield
-        finally:
-            self.listens = False
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        """Take the signals over while the block runs."""
+        with handling(self.hear):
+            self.listens = True
+            try:
+                yield
+            finally:
+                self.listens = False
 
     @contextmanager
     def awaited_by_training(self) -> Iterator[None]:
@@ -71,7 +67,7 @@ class Stop:
         if self.number:
             raise Stopped(self.number)
 
-    def hear(self, number: int, frame: FrameType | None) -> None:
+    def hear(self, number: int, frame: object) -> None:
         """A signal has come."""
         if self.number and time.monotonic() - self.heard > SAME:
             os._exit(128 + number)

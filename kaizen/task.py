@@ -15,10 +15,7 @@ from torch.utils.data import DataLoader
 from kaizen.args import Args, UsageError
 from kaizen.building import build_learner, build_trainer, training_loaders
 from kaizen.checkpoint import OPTIONAL, load_task, new_parts, restore, save_task
-from kaizen.cli import (
-    args_from,
-    image_size,
-)
+from kaizen.cli import args_from, image_size
 from kaizen.compiling import compile_networks
 from kaizen.data.images import ImageSet
 from kaizen.data.loaders import EVALUATION_BATCH, Batch, evaluation_loader

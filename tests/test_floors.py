@@ -25,6 +25,7 @@ FLOORS: list[list[str]] = [
         "kaizen.disk",
         "kaizen.lock",
         "kaizen.states",
+        "kaizen.signals",
         "kaizen.logs",
         "kaizen.precision",
         "kaizen.seeds",
