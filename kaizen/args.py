@@ -153,6 +153,10 @@ class Args:
         None, "fraction of the labels of each class that training sees; judging uses all", DATA,
         bounds=Range(0, 1, open_low=True),
     )  # fmt: skip
+    held_back: float | None = flag(
+        None, "fraction of each class's training images to judge on, unseen in training, instead of the test images: "
+        "for choosing flags", DATA, bounds=Range(0, 1, open_low=True),
+    )  # fmt: skip
     size: list[int] | None = flag(None, "side of the images the encoder sees, in pixels", DATA, bounds=Range(4))
     mean: list[float] | None = flag(None, "custom: channel means in 0-1", DATA, bounds=FRACTION)
     std: list[float] | None = flag(None, "custom: channel standard deviations in 0-1", DATA, bounds=POSITIVE)

@@ -30,6 +30,10 @@ def notices(args: Args) -> list[str]:
             "--online_eval_batchnorm update: probe images, also those of past tasks, enter the encoder's BatchNorm "
             "statistics, as published; `frozen` keeps them out"
         )
+    if args.held_back is not None:
+        lines.append(
+            f"--held_back {args.held_back:g}: judged on training images that training does not see, not on test images"
+        )
     if args.auto_umap and method_at_hand() != "UMAP":
         lines.append("--auto_umap: umap-learn is not installed, drawing t-SNE; pip install umap-learn for UMAP")
     if args.split_strategy == "class" and dataset_info(args.dataset).unlabelled:

@@ -12,6 +12,7 @@ from kaizen.args import Args, UsageError, shorten
 from kaizen.cli import classifier_distiller, feature_distiller, image_size, probes_momentum
 from kaizen.data.checks import check_classes, used_domains
 from kaizen.data.datasets import DatasetInfo, dataset_info
+from kaizen.data.held_back import hold_back
 from kaizen.data.images import ImageSet
 from kaizen.data.loaders import full_batches
 from kaizen.data.readable import Skipped, without_bad
@@ -71,6 +72,8 @@ def load_data(args: Args) -> Data:
     skipped = Skipped()
     if args.skip_bad_images:
         train, test, skipped = without_bad(train, test, Path(args.data_dir))
+    if args.held_back is not None:
+        train, test = hold_back(train, args.held_back, args.split_seed)
     num_classes = info.num_classes or len(train.class_names)
     check_classes(args, num_classes, train.class_names)
     split = _split(args, train, test, num_classes)

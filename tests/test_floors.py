@@ -50,6 +50,7 @@ FLOORS: list[list[str]] = [
         "kaizen.data.cache",
         "kaizen.data.images",
         "kaizen.data.readable",
+        "kaizen.data.held_back",
         "kaizen.data.views",
         "kaizen.data.lists",
         "kaizen.data.datasets",

@@ -109,6 +109,7 @@ def _check_no_labels(args: Args) -> None:
         (not args.disable_knn_eval, "k nearest neighbours need labels; use --disable_knn_eval"),
         (args.auto_umap, "there are no test images to draw; leave out --auto_umap"),
         (supervised, "--supervised True needs labels; use --supervised False"),
+        (args.held_back is not None, f"--held_back {args.held_back} holds back labelled images; leave it out"),
         (args.semi_supervised is not None, f"--semi_supervised {args.semi_supervised} needs labels; leave it out"),
     ):
         if wrong:

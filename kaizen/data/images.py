@@ -91,6 +91,9 @@ class ImageSet(Protocol):
     def to(self, device: torch.device) -> ImageSet:
         """The same with the images in the memory of a device; labels stay where they are, and so do files."""
 
+    def select(self, indices: Tensor) -> ImageSet:
+        """A part of the images, int64 (M,), as an image set of its own."""
+
     def read(self, indices: Sequence[int] | Tensor, crops: Crops) -> Images:
         """Whole images from memory, cropped ones from large files."""
 
@@ -130,6 +133,12 @@ class MemoryImages:
     def to(self, device: torch.device) -> MemoryImages:
         """The same with the images on another device."""
         return MemoryImages(self.images.to(device), self.targets, self.class_names, self.domains, self.domain_names)
+
+    def select(self, indices: Tensor) -> MemoryImages:
+        """A part of the images, int64 (M,), as an image set of its own."""
+        domains = None if self.domains is None else self.domains[indices]
+        images = self.images[indices.to(self.device)]
+        return MemoryImages(images, self.targets[indices], self.class_names, domains, self.domain_names)
 
     def read(self, indices: Sequence[int] | Tensor, crops: Crops) -> Images:
         """uint8 (B, 3, H, W), on the device of the images."""

@@ -111,6 +111,7 @@ def test_data_flags_that_do_not_go_together(dataset: str, flags: str, message: s
         ("--disable_knn_eval False", "use --disable_knn_eval"),
         ("--supervised", "use --supervised False"),
         ("--semi_supervised 0.5", "leave it out"),
+        ("--held_back 0.5", "leave it out"),
         ("--dataset digits", "leave it out, or use --dataset custom"),
     ],
 )
