@@ -50,6 +50,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--methods", nargs="+", choices=tuple(OWN), default=["mocov2plus", "byol", "swav"])
     parser.add_argument("--folder", type=Path, help="where the runs go; a temporary one by default")
     options = parser.parse_args(argv)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else runs would ignore it where this does, as with `&`
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
         base = options.folder or Path(temporary)
