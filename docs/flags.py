@@ -32,7 +32,7 @@ INTRODUCTION = """\
 
 Written by `python docs/flags.py`; do not edit. `python main_continual.py --help` prints the same lists. An unknown flag
 is an error that names the nearest known one. A flag of another method or distiller than the chosen one is a warning.
-Several values stand one after the other: `--solarization_prob 0.0 0.2`. A yes-or-no flag may stand alone, which means True.
+Several values stand one after the other: `--solarization_prob 0.0 0.2`. A yes-or-no flag that stands alone means True.
 """
 REGISTRIES: dict[str, Iterable[str]] = {
     "dataset": DATASETS,
