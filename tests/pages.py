@@ -15,7 +15,7 @@ PAGES = [
     *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))),
 ]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-PROGRAMS = ("main_continual.py", "job_launcher.py", "-m kaizen.evaluate")
+CALL = re.compile(r"(?:[A-Z_]+=\S+ )*python3? (main_continual\.py|job_launcher\.py|-m kaizen\.\w+)((?: .*)?)")
 
 
 def read(name: str) -> str:
@@ -68,30 +68,29 @@ def section(text: str, title: str) -> str:
 def command_lines(text: str) -> list[tuple[str, list[str]]]:
     """(program, words after it) of every command of this project's programs, in shell blocks and between backticks."""
     lines = [line for block in blocks(text, "bash") for line in block.replace("\\\n", " ").splitlines()]
-    lines += [part for line in spans(text) for part in [line.replace("\n", " ")]]
-    found = []
-    for line in lines:
-        for part in re.split(r"&&|;", line):
-            for program in PROGRAMS:
-                if (
-                    call := re.fullmatch(rf"\s*(?:[A-Z_]+=\S+ )*python3? {re.escape(program)}(?:\s(.*))?", part)
-                ) is not None:
-                    found.append((program, shlex.split(call[1] or "", comments=True)))
-    return found
+    lines += [line.replace("\n", " ") for line in spans(text)]
+    calls = [CALL.fullmatch(part.strip()) for line in lines for part in re.split(r"&&|;", line)]
+    return [(call[1], shlex.split(call[2], comments=True)) for call in calls if call is not None]
 
 
 def flags_in(words: list[str]) -> list[str]:
     return [word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--")]
 
 
-def added_arguments(*names: str) -> set[str]:
-    """The flags that a program gives its argument parser, read off its source."""
+def added_arguments(*paths: Path) -> set[str]:
+    """The flags that programs give their argument parsers, or keep as fields of a dataclass, read off their sources."""
     found = set()
-    for name in names:
-        for node in ast.walk(ast.parse(read(name))):
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
                 words = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
                 found |= {str(word).removeprefix("--") for word in words if str(word).startswith("--")}
+            if (
+                isinstance(node, ast.AnnAssign)
+                and isinstance(node.value, ast.Call)
+                and isinstance(node.target, ast.Name)
+            ):
+                found |= {node.target.id} if getattr(node.value.func, "id", "") == "flag" else set()
     return found
 
 

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -47,11 +48,24 @@ def names_of(items: list[Flag]) -> set[str]:
 
 
 TRAINING = names_of([*core_flags(), *(item for _, item in everything_known())]) | {"help"}
-KNOWN = {
-    "main_continual.py": TRAINING,
-    "job_launcher.py": added_arguments("job_launcher.py"),
-    "-m kaizen.evaluate": names_of([*core_flags(), *flags_of_fields(Asked)]),
-}
+
+
+def known_flags(program: str) -> set[str]:
+    """The flags of main_continual.py, job_launcher.py or `-m kaizen.NAME`."""
+    if program == "main_continual.py":
+        return TRAINING
+    if program == "job_launcher.py":
+        return added_arguments(*ROOT.glob("*.py"))
+    if program == "-m kaizen.evaluate":
+        return names_of([*core_flags(), *flags_of_fields(Asked)])
+    return added_arguments(ROOT / "kaizen" / f"{program.rpartition('.')[2]}.py")
+
+
+@cache
+def every_flag() -> set[str]:
+    """Of all programs, those that measure and test among them."""
+    sources = [path for folder in ("kaizen", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")]
+    return TRAINING | names_of(flags_of_fields(Asked)) | added_arguments(*ROOT.glob("*.py"), *sources)
 
 
 # Worked examples.
@@ -143,7 +157,7 @@ def test_commands_have_known_flags(name: str) -> None:
     text = read(name)
     added = {flag for block in blocks(text, "python") for flag in constructor_flags(block)}
     for program, words in command_lines(text):
-        assert set(flags_in(words)) <= KNOWN[program] | added, f"{name}: {program} {words}"
+        assert set(flags_in(words)) <= known_flags(program) | added, f"{name}: {program} {words}"
 
 
 def test_commands_are_found() -> None:
@@ -156,8 +170,7 @@ def test_commands_are_found() -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_flags_that_are_named_exist(name: str) -> None:
-    programs = [f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.py")]
-    known = set.union(*KNOWN.values()) | added_arguments(*programs, "tests/torture.py", "tests/fuzz/run.py")
+    known = every_flag()
     for span in spans(read(name)):
         if span.startswith("--"):
             for flag in flags_in(span.split()):
