@@ -2,7 +2,7 @@
 SHELL := bash
 RUN := source ./setup_commands.sh &&
 
-.PHONY: setup format lint types test torture quickstart
+.PHONY: setup format lint types test torture docs quickstart
 
 setup:
 	@$(RUN) python --version
@@ -21,6 +21,9 @@ test:
 
 torture:
 	$(RUN) python tests/torture.py && python tests/fuzz/run.py --command_lines 2000 --files 200
+
+docs:
+	$(RUN) python -m pip install --quiet --requirement docs/requirements.txt && python docs/flags.py && mkdocs build --strict
 
 quickstart:
 	$(RUN) python job_launcher.py --script bash_files/quickstart_digits.sh

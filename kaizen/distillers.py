@@ -46,10 +46,22 @@ class Distiller(nn.Module):
         self.predictor: nn.Module = nn.Identity() if no_predictor else mlp([dim, proj_hidden_dim, dim], batch_norm=True)
 
     def keep_teacher(self, prototypes: nn.Module | None) -> None:
-        """Called when a task begins, with the method's prototypes as the task before left them, if it has any."""
+        """Called when a task begins.
+
+        Args:
+            prototypes: the method's, as the task before left them: projections (B, dim) -> scores (B, K); or None.
+        """
 
     def forward(self, current: list[Tensor], frozen: list[Tensor]) -> Tensor:
-        """Tensors (B, dim), one per view -> the unweighted term."""
+        """The term, to be weighted with `lamb`.
+
+        Args:
+            current: tensors (B, dim), one per view, of the model that learns.
+            frozen: the same of the task before's; no gradient.
+
+        Returns:
+            A scalar.
+        """
         return in_float32(self.compare)([self.predictor(z) for z in current], frozen)
 
     def compare(self, current: list[Tensor], frozen: list[Tensor]) -> Tensor:
@@ -58,7 +70,15 @@ class Distiller(nn.Module):
         return torch.stack(losses).mean()
 
     def compare_view(self, z: Tensor, q: Tensor) -> Tensor:
-        """Predicted current z and frozen q of one view, (B, dim) -> scalar."""
+        """What is compared in one view.
+
+        Args:
+            z: (B, dim), of the model that learns, behind the predictor.
+            q: (B, dim), of the frozen model.
+
+        Returns:
+            A scalar.
+        """
         raise NotImplementedError
 
     @property

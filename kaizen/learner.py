@@ -89,7 +89,7 @@ class ContinualLearner(pl.LightningModule):
     # One batch.
 
     def training_step(self, batch: dict[str, Batch], batch_idx: int) -> dict[str, Any]:
-        """A batch's way from images to the weighted sum of its terms."""
+        """A batch's way from images to the weighted sum of its terms: a scalar `loss`, beside the method's `out`."""
         images, targets, indices = join(batch)
         views = self.views(images)
         full = slice(full_crops(views))  # small crops are the method's alone

@@ -34,6 +34,10 @@ def with_published_defaults(args: Args, method: str) -> Args:
 
     SGD with momentum 0.9, no weight decay, batches of 256, 100 epochs, the rate of the method divided by ten after
     60 % and 80 % of them.
+
+    Args:
+        args: as given.
+        method: that trained the encoder; its name says which rate was published.
     """
     epochs = args.max_epochs if "max_epochs" in args.given else 100
     published: dict[str, Any] = {

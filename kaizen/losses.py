@@ -18,6 +18,9 @@ def labelled_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: (B, C).
         targets: (B,) class indices, -1 = unlabelled.
+
+    Returns:
+        A scalar, float32 also under autocast.
     """
     total = F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
     return total / (targets != -1).sum().clamp(min=1)
@@ -46,6 +49,9 @@ def soft_label_cross_entropy(logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
     Args:
         logits, teacher_logits: (B, C).
+
+    Returns:
+        The mean over the batch, a scalar.
     """
     return F.cross_entropy(logits, F.softmax(teacher_logits, dim=1))
 
@@ -58,6 +64,9 @@ def contrastive_distillation(z: Tensor, teacher_z: Tensor, temperature: float) -
     Args:
         z, teacher_z: (N, D), the views concatenated; normalised here.
         temperature: of the softmax.
+
+    Returns:
+        The mean over the rows of `z`, a scalar.
     """
     similarity = F.normalize(z, dim=1) @ F.normalize(teacher_z, dim=1).T / temperature
     return F.cross_entropy(similarity, torch.arange(len(z), device=z.device))
@@ -70,6 +79,9 @@ def queue_contrastive(query: Tensor, key: Tensor, queue: Tensor, temperature: fl
         query, key: (B, D), normalised.
         queue: (D, K), normalised columns.
         temperature: of the softmax.
+
+    Returns:
+        The mean over the batch, a scalar.
     """
     positive = (query * key).sum(dim=1, keepdim=True)
     logits = torch.cat([positive, query @ queue], dim=1) / temperature
@@ -83,6 +95,9 @@ def relational(query: Tensor, key: Tensor, queue: Tensor, temperature_q: float, 
         query, key: (B, D), normalised; no gradient reaches the key.
         queue: (K, D), normalised.
         temperature_q, temperature_k: of the two softmaxes; the key's is sharper.
+
+    Returns:
+        The mean over the batch, a scalar.
     """
     target = F.softmax(key.detach() @ queue.T / temperature_k, dim=1)
     return F.cross_entropy(query @ queue.T / temperature_q, target)
@@ -98,6 +113,9 @@ def crop_contrastive(z: Tensor, positives: Tensor, negatives: Tensor, temperatur
         positives: (N, N) bool, what each row attracts; the diagonal is left out, and so are rows without any.
         negatives: (N, N) bool, what each row repels; the diagonal should be False.
         temperature: of the softmax.
+
+    Returns:
+        The mean over the rows that have a positive, a scalar.
     """
     z = F.normalize(z, dim=1)
     logits = z @ z.T / temperature
@@ -115,6 +133,9 @@ def supervised_contrastive(z: Tensor, positives: Tensor, temperature: float) -> 
         z: (N, D); normalised here.
         positives: (N, N) bool, what each row attracts; at least one per row, the diagonal is left out.
         temperature: of the softmax.
+
+    Returns:
+        The mean over the rows, a scalar.
     """
     z = F.normalize(z, dim=1)
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
@@ -125,7 +146,14 @@ def supervised_contrastive(z: Tensor, positives: Tensor, temperature: float) -> 
 
 
 def cosine_distance(z1: Tensor, z2: Tensor) -> Tensor:
-    """Squared distance of the normalised rows of two batches (N, D), 2 - 2 cos, on average."""
+    """Squared distance of the normalised rows of two batches, 2 - 2 cos, on average (BYOL, Grill et al., 2020, eq. 2).
+
+    Args:
+        z1, z2: (N, D); normalised here.
+
+    Returns:
+        A scalar in 0-4.
+    """
     return 2 - 2 * F.cosine_similarity(z1, z2, dim=1).mean()
 
 
@@ -135,7 +163,10 @@ def covariance_loss(x: Tensor) -> Tensor:
     lightly's picks them with a mask, for which the host waits.
 
     Args:
-        x: (N, D).
+        x: (N, D), at least two rows.
+
+    Returns:
+        A scalar.
     """
     x = x - x.mean(dim=0)
     covariance = x.T @ x / (len(x) - 1)

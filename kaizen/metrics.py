@@ -24,7 +24,14 @@ def final_accuracy(matrix: Matrix, baseline: Row | None = None) -> float:
     """Mean accuracy over all seen tasks after the last one: ``mean_j A[T-1][j]``.
 
     Source: "average accuracy" (ACC) in Lopez-Paz & Ranzato, *Gradient Episodic Memory for Continual Learning*
-    (GEM), NeurIPS 2017.
+    (GEM), NeurIPS 2017, arXiv 1706.08840.
+
+    Args:
+        matrix: accuracies in 0-1, (n, T).
+        baseline: not used.
+
+    Returns:
+        A fraction in 0-1.
     """
     return fmean(matrix[-1][: len(matrix)])
 
@@ -37,6 +44,13 @@ def continual_accuracy(matrix: Matrix, baseline: Row | None = None) -> float:
     Source: Tang et al., *Kaizen: Practical Self-Supervised Continual Learning with Continual Fine-Tuning*,
     WACV 2024, which extends the evaluation of Fini et al., *Self-Supervised Models are Continual Learners*
     (CaSSLe), CVPR 2022.
+
+    Args:
+        matrix: accuracies in 0-1, (n, T).
+        baseline: not used.
+
+    Returns:
+        A fraction in 0-1.
     """
     return fmean(fmean(row[: i + 1]) for i, row in enumerate(matrix))
 
@@ -46,7 +60,14 @@ def forgetting(matrix: Matrix, baseline: Row | None = None) -> float | None:
 
     Lower is better, below 0 means that old tasks improved. None with a single task.
 
-    Source: Chaudhry et al., *Riemannian Walk for Incremental Learning*, ECCV 2018.
+    Source: Chaudhry et al., *Riemannian Walk for Incremental Learning*, ECCV 2018, arXiv 1801.10112.
+
+    Args:
+        matrix: accuracies in 0-1, (n, T).
+        baseline: not used.
+
+    Returns:
+        A number from -1 to 1, or None.
     """
     *earlier, last = matrix
     if not earlier:
@@ -60,6 +81,13 @@ def backward_transfer(matrix: Matrix, baseline: Row | None = None) -> float | No
     Higher is better, below 0 means forgetting. None with a single task.
 
     Source: "backward transfer" (BWT) in Lopez-Paz & Ranzato, NeurIPS 2017.
+
+    Args:
+        matrix: accuracies in 0-1, (n, T).
+        baseline: not used.
+
+    Returns:
+        A number from -1 to 1, or None.
     """
     *earlier, last = matrix
     if not earlier:
@@ -73,6 +101,13 @@ def forward_transfer(matrix: Matrix, baseline: Row | None = None) -> float | Non
     Higher is better. None with a single task or without a baseline.
 
     Source: "forward transfer" (FWT) in Lopez-Paz & Ranzato, NeurIPS 2017.
+
+    Args:
+        matrix: accuracies in 0-1, (n, T).
+        baseline: accuracies of the untrained network, (T,), or None.
+
+    Returns:
+        A number from -1 to 1, or None.
     """
     if baseline is None or len(matrix) == 1:
         return None

@@ -108,7 +108,7 @@ class WarmupCosine(lr_scheduler.LRScheduler):
 
 
 def scaled_lr(args: Args, devices: int = 1) -> float:
-    """The rate of everything but classifiers: lr x batch_size x devices / 256."""
+    """The rate of all but classifiers: lr x batch_size x devices / 256 (Goyal et al., 2017, arXiv 1706.02677)."""
     return args.lr * args.batch_size * devices / 256
 
 
@@ -127,7 +127,7 @@ def parameter_group(name: str, module: nn.Module, lr: float, weight_decay: float
 
 
 def build_optimizer(args: Args, groups: Groups) -> Optimizer:
-    """The optimiser that --optimizer and --lars name."""
+    """The optimiser that --optimizer and --lars name; the groups bring their own rates and weight decays."""
     if args.optimizer == "adam":
         return Adam(groups)
     if args.optimizer == "adamw":

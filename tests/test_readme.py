@@ -1,85 +1,55 @@
-"""What README.md says holds: its examples run as they are written, the files that it names are there."""
+"""README.md is short, and its figures stand beside the commands that measured them."""
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
+import yaml
+from pages import PAGES, ROOT, read, spans, tables
 
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def examples(language: str) -> list[str]:
-    section = README.partition("## Adding things")[2].partition("\n## ")[0]
-    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+README = read("README.md")
+FIGURE = re.compile(r"\**\.\d{3}\b")
 
 
-def install(block: str, project: Path) -> str:
-    """Put a block where its first line says; returns the file's name."""
-    place = block.partition("\n")[0]
-    (name,) = re.findall(r"kaizen/[\w/]+\.py", place)
-    path = project / name
-    if place.startswith("# at the end of"):
-        path.write_text(path.read_text(encoding="utf-8") + "\n\n" + block, encoding="utf-8")
-    else:
-        assert not path.exists()
-        path.write_text(block, encoding="utf-8")
-    return name
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 200
 
 
-def write_arrays(path: Path) -> None:
-    """Bright and dark images of four classes."""
-    noise = np.random.default_rng(0)
-    content = {}
-    for part, count in (("train", 20), ("test", 4)):
-        labels = np.repeat(np.arange(4), count)
-        levels = noise.integers(0, 60, (len(labels), 16, 16, 3)) + 60 * labels[:, None, None, None]
-        content |= {f"{part}_images": levels.astype(np.uint8), f"{part}_labels": labels}
-    np.savez(path, **content)
+def test_figures_stand_beside_the_command_that_measured_them() -> None:
+    measured = [table for table in tables(README) if any(FIGURE.match(cell) for row in table for cell in row)]
+    assert len(measured) >= 2
+    for head, *rows in measured:
+        assert head[-1] == "command"
+        for row in rows:
+            assert re.search(r"`[^`]*(python|--)[^`]*`", row[-1]), row
 
 
-@pytest.mark.slow
-def test_the_worked_examples(tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    project.mkdir()
-    for name in ("kaizen", "main_continual.py"):
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, project / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, project)
-    files = [install(block, project) for block in examples("python")]
-    assert len(files) == 5 and sum(name.startswith("kaizen/methods/") for name in files) == 2
-
-    write_arrays(project / "x.npz")
-    (command,) = examples("bash")
-    python, *words = shlex.split(command.replace("\\\n", " "))
-    assert python == "python"
-    run = subprocess.run(
-        [sys.executable, *words, "--experiment_dir", "run"], cwd=project, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    results = json.loads((project / "experiments" / "run" / "results.json").read_text())
-    assert results["flags"]["uniform_weight"] == 0.5 and results["flags"]["feature_extractor_distill_lamb"] == 2
-    matrix = results["heads"]["classifier"]["accuracy_matrix"]
-    assert results["heads"]["classifier"]["learning_accuracy"] == pytest.approx((matrix[0][0] + matrix[1][1]) / 2)
-    logged = (project / "experiments" / "run" / "task1" / "metrics.csv").read_text().partition("\n")[0]
-    assert "train/distill_features" in logged
-    assert "learning" in run.stdout
+@pytest.mark.parametrize("name", PAGES)
+def test_the_files_that_it_names_are_there(name: str) -> None:
+    for span in spans(read(name)):
+        for path in re.findall(r"(?<![\w/.<>-])((?:kaizen|tests|imgs|bash_files|docs|benchmarks)/[\w./-]*)", span):
+            placeholder = re.search(r"NAME|X\.sh|align_uniform", path)
+            assert placeholder or (ROOT / path).exists(), f"{name}: {path}"
+        for script in re.findall(r"^(\w[\w.]*\.sh)$", span):
+            assert script == "X.sh" or (ROOT / script).exists() or (ROOT / "bash_files" / script).exists(), script
 
 
-def test_the_files_that_it_names_are_there() -> None:
-    for name in re.findall(r"`((?:kaizen|tests|imgs|bash_files)/[\w./-]*)`", README):
-        assert (ROOT / name).exists(), name
-    for name in re.findall(r"\]\((imgs/[^)]+)\)", README):
-        assert (ROOT / name).exists(), name
-    for name in re.findall(r"`(\w+\.sh)`", README):
-        assert (ROOT / name).exists() or (ROOT / "bash_files" / name).exists() or name in ("X.sh",), name
+@pytest.mark.parametrize("name", ["README.md", "docs/recipes.md"])
+def test_every_recipe_is_named(name: str) -> None:
+    assert {path.name for path in (ROOT / "bash_files").glob("*.sh")} <= set(spans(read(name)))
+
+
+def test_the_citation_file_says_what_the_readme_says() -> None:
+    cited = yaml.safe_load(read("CITATION.cff"))
+    assert cited["cff-version"] == "1.2.0" and {"title", "message", "authors"} <= cited.keys()
+    assert f'version = "{cited["version"]}"' in read("pyproject.toml")
+    assert f"## [{cited['version']}]" in read("CHANGELOG.md")
+    entries = README.split("@inproceedings")[1:]
+    papers = [cited["preferred-citation"], *cited["references"]]
+    assert len(entries) == len(papers)
+    for entry, paper in zip(entries, papers, strict=True):
+        assert {"type", "title", "authors", "year"} <= paper.keys()
+        assert f"{{{paper['title']}}}" in entry and f"{{{paper['year']}}}" in entry
+        names = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
+        assert f"{{{names}}}" in entry

@@ -196,7 +196,11 @@ DATASETS: dict[str, DatasetInfo] = {
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """Raises UsageError for a name that is not in DATASETS."""
+    """What is known of a data set.
+
+    Raises:
+        UsageError: the name is not in DATASETS.
+    """
     if name not in DATASETS:
         raise UsageError(
             f"--dataset {name or '(not given)'}: choose from {', '.join(DATASETS)}{nearest(name, DATASETS)}"

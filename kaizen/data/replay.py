@@ -35,7 +35,16 @@ RANKINGS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 
 
 def groups_of(split: TaskSplit, targets: Tensor, task: int) -> list[Tensor]:
-    """The labelled images of a task, class by class; in a data split all images together."""
+    """The images of a task that replay chooses from.
+
+    Args:
+        split: the tasks.
+        targets: labels of the training images, (N,).
+        task: the past task.
+
+    Returns:
+        Indices, int64, of the labelled images class by class; in a data split of all images together.
+    """
     indices = split.train[task]
     if split.strategy == "data":
         return [indices]

@@ -56,6 +56,10 @@ def split_classes(
 def class_order(words: Sequence[str], names: Sequence[str]) -> list[int]:
     """The class numbers that --class_order gives by name or by number.
 
+    Args:
+        words: as they were given.
+        names: of the classes, in the order of their numbers.
+
     Raises:
         UsageError: not a permutation of all classes.
     """
@@ -84,14 +88,23 @@ def class_order(words: Sequence[str], names: Sequence[str]) -> list[int]:
 
 
 def split_data(num_images: int, num_tasks: int, seed: int) -> list[Tensor]:
-    """Random parts of equal size; what does not divide goes to the first part."""
+    """Random parts of equal size; what does not divide goes to the first part.
+
+    Args:
+        num_images: number of images.
+        num_tasks: number of parts.
+        seed: of the draw, as CaSSLe and Kaizen make it.
+
+    Returns:
+        For each task indices of images, int64.
+    """
     order = torch.randperm(num_images, generator=torch.Generator().manual_seed(seed))
     part = num_images // num_tasks
     return list(order.split([num_images - part * (num_tasks - 1)] + [part] * (num_tasks - 1)))
 
 
 def indices_of_classes(targets: Tensor, classes: list[int]) -> Tensor:
-    """Indices of all images of the given classes, in data-set order."""
+    """Indices of all images of the given classes, int64, in data-set order; `targets` (N,) are their labels."""
     return torch.isin(targets, torch.tensor(classes)).nonzero().flatten()
 
 

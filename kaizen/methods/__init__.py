@@ -44,7 +44,11 @@ METHODS: dict[str, type[SSLMethod]] = {
 
 
 def method_named(name: str) -> type[SSLMethod]:
-    """Raises UsageError for a name that is not in METHODS."""
+    """The class of a method.
+
+    Raises:
+        UsageError: the name is not in METHODS.
+    """
     if name not in METHODS:
         raise UsageError(f"--method {name or '(not given)'}: choose from {', '.join(METHODS)}{nearest(name, METHODS)}")
     return METHODS[name]
@@ -56,6 +60,13 @@ def method_flags(name: str) -> list[Flag]:
 
 
 def build_method(name: str, encoder: nn.Module, feature_dim: int, flags: dict[str, Any]) -> SSLMethod:
-    """Make a method; what it does not know among `flags` is left aside."""
+    """Make a method.
+
+    Args:
+        name: a key of METHODS.
+        encoder: images (B, 3, H, W) -> features (B, feature_dim).
+        feature_dim: width of the features.
+        flags: by name; what the method does not know is left aside.
+    """
     known = {item.name for item in method_flags(name)}
     return METHODS[name](encoder, feature_dim, **{key: value for key, value in flags.items() if key in known})

@@ -46,13 +46,23 @@ class Output:
 
 
 def full_crops(views: list[Tensor]) -> int:
-    """How many views are full crops: those as large as the first."""
+    """How many views are full crops: those as large as the first.
+
+    Args:
+        views: tensors (B, 3, size, size), full crops before small ones.
+    """
     return sum(view.shape[-1] == views[0].shape[-1] for view in views)
 
 
 @torch.no_grad()
 def enqueue(queue: Tensor, pointer: Tensor, keys: Tensor) -> None:
-    """Write keys (B, ...) over a queue's oldest rows (K, ...), around its end if need be; moves the pointer (1,)."""
+    """Write keys over the oldest rows of a queue, around its end if need be.
+
+    Args:
+        queue: (K, ...), changed in place.
+        pointer: (1,) int64, the oldest row; moved on in place.
+        keys: (B, ...); of more than K the last K are kept.
+    """
     size = len(queue)
     keys = keys[-size:]
     slots = (pointer + torch.arange(len(keys), device=keys.device)) % size
@@ -88,20 +98,38 @@ class SSLMethod(nn.Module):
 
     @classmethod
     def check_flags(cls, flags: dict[str, Any], batch_size: int) -> None:
-        """Raise UsageError where the method's flags do not fit one another or the batch."""
+        """Refuse flags that do not fit one another or the batch.
+
+        Args:
+            flags: all of the method's, by name.
+            batch_size: task images per step.
+
+        Raises:
+            UsageError: one line with the flag, its value and the cure.
+        """
 
     def forward(self, views: list[Tensor]) -> Output:
-        """Each view (B, 3, H, W) through encoder and projector; full crops come before small ones.
+        """Each view through encoder and projector.
 
         Networks without gradient go first: the graph of the others then is not yet in memory.
+
+        Args:
+            views: tensors (B, 3, H, W); full crops come before small ones.
         """
         feats = [self.encoder(view) for view in views]
         return Output(feats, float32([self.projector(f) for f in feats]), full=full_crops(views))
 
     def loss(self, out: Output, targets: Tensor) -> Tensor:
-        """The method's loss, a scalar. `targets` (B,) is for supervised variants; -1 = unlabelled.
+        """The method's loss.
 
         Under autocast too, `out` comes in float32 here and the maths stays in it.
+
+        Args:
+            out: what `forward` made of a batch.
+            targets: labels (B,) for supervised variants; -1 = unlabelled.
+
+        Returns:
+            A scalar.
         """
         raise NotImplementedError
 
@@ -131,9 +159,17 @@ class SSLMethod(nn.Module):
         """Called when the gradients of an optimiser step are there; the place to change some or leave them out."""
 
     def after_batch(self, out: Output) -> None:
-        """Called once the gradients of a batch are taken; the place to move a queue."""
+        """Called once the gradients of a batch are taken; the place to move a queue.
+
+        Args:
+            out: of this batch, as `forward` made it.
+        """
 
     def update_momentum(self, tau: float) -> None:
-        """Called after an optimiser step where there is a momentum network, which keeps a share `tau` of itself."""
+        """Called after an optimiser step where there is a momentum network.
+
+        Args:
+            tau: the share of itself, in 0-1, that it keeps.
+        """
         if self.momentum is not None:
             self.momentum.update(self.encoder, self.projector, tau)

@@ -35,7 +35,12 @@ class MomentumNetwork(nn.Module):
 
     @torch.no_grad()
     def update(self, encoder: nn.Module, projector: nn.Module, tau: float) -> None:
-        """Move towards the current weights."""
+        """Move towards the current weights: theta_momentum <- tau * theta_momentum + (1 - tau) * theta.
+
+        Args:
+            encoder, projector: with the current weights.
+            tau: share of the old weights that is kept, in 0-1.
+        """
         slow: list[Tensor] = [*self.encoder.parameters(), *self.projector.parameters()]
         fast: list[Tensor] = [*encoder.parameters(), *projector.parameters()]
         torch._foreach_lerp_(slow, fast, 1 - tau)
