@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,16 +155,17 @@ def log_evaluation(args: Args, model: Args, folder: Path, settings: dict[str, An
     """To a run of its own in the experiment's group: the results with the heads that were evaluated.
 
     Args:
-        args: flags of the evaluation.
+        args: flags of the evaluation; name, project and entity are the experiment's if they are not given.
         model: the experiment's.
         folder: the experiment's.
         settings: of the evaluation.
         results: from `kaizen.report.collect`.
     """
+    same = {flag: getattr(model, flag) for flag in ("name", "project", "entity") if flag not in args.given}
 
     def action() -> None:
-        config = config_of(folder, evaluation=settings)
-        run = open_run(Job(args, folder, folder.name, "evaluation", tags_of(model), config, goes_on=False))
+        place, config = replace(args, **same), config_of(folder, evaluation=settings)
+        run = open_run(Job(place, folder, folder.name, "evaluation", tags_of(model), config, goes_on=False))
         show_results(run, folder, results)
         run.finish()
 
@@ -183,7 +185,10 @@ def log_checkpoint(args: Args, model: Args, folder: Path, settings: dict[str, An
     """
 
     def action() -> None:
-        run = open_run(Job(args, folder, args.name, "evaluation", tags_of(model), settings, goes_on=False))
+        about = ("encoder", "dataset", "split_strategy", "num_tasks")
+        config = {**{name: getattr(model, name) for name in about}, "evaluation": settings}
+        tags = [model.encoder, model.dataset]
+        run = open_run(Job(args, folder, args.name, "evaluation", tags, config, goes_on=False))
         for head, found in results.items():
             by_task = {f"accuracy/{head}/task{j}": value for j, value in enumerate(found["accuracy_by_task"])}
             overall = {f"continual/{head}/{name}": value for name, value in found.items() if isinstance(value, float)}

@@ -94,7 +94,7 @@ def evaluate_experiment(asked: Asked, args: Args) -> None:
         results = write(folder)
         draw_plots(results, folder)
     show(results)
-    log_evaluation(args, model, folder, protocol.settings(), results)
+    log_evaluation(args, model, folder, {"protocol": protocol.name, **protocol.settings()}, results)
     print(f"results in {folder}/results.json, results.csv and plots/")
 
 
@@ -213,7 +213,8 @@ def evaluate_checkpoint(asked: Asked, args: Args) -> None:
             if out is not None:
                 about = {"checkpoint": str(path), "settings": protocol.settings(), "task_names": data.task_names}
                 write_json(out / f"{head}.json", {"head": head, **result, **about})
-    log_checkpoint(args, model, out or Path.cwd(), protocol.settings(), results)
+    settings = {"protocol": protocol.name, "checkpoint": str(path), **protocol.settings()}
+    log_checkpoint(args, model, out or Path.cwd(), settings, results)
 
 
 def summary(correct: Tensor, data: Data) -> dict[str, Any]:
