@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,7 @@ def test_a_stopped_task_goes_on_in_its_run_and_its_last_part_is_whole(tmp_path: 
     rows, logger = begin(tmp_path / "task0", 0)
     log(rows, logger, 1, 2, 3)
     logger.use(lambda run: run.finish())
+    time.sleep(1)  # for another folder, whose name has the second in it
     rows, logger = begin(tmp_path / "task0", 2)  # it had been saved after the second
     log(rows, logger, 3, 4)
     logger.end(lambda run: None)

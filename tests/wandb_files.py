@@ -34,7 +34,10 @@ class OfflineRun:
 
 
 def offline_runs(folder: Path) -> list[OfflineRun]:
-    """All below `folder`/wandb, from the oldest."""
+    """All below `folder`/wandb, from the oldest; they must be finished."""
+    import wandb
+
+    wandb.teardown()  # the end of WandB's own process, which writes the files
     files = sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
     return [read_run(path) for path in files]
 
