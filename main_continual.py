@@ -50,10 +50,10 @@ def run(argv: list[str]) -> int:
     """Check everything, then train what is not trained yet."""
     from kaizen.cli import complete, flags_of, parsed, unused_flags
     from kaizen.devices import check_devices
-    from kaizen.loggers import check_wandb
     from kaizen.notices import notices
     from kaizen.plan import open_data
     from kaizen.status import show_status
+    from kaizen.wandb_run import check_wandb
 
     args = parsed(argv)
     if args.status is not None:

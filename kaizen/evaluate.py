@@ -19,11 +19,11 @@ from kaizen.args import Args, DataMissing, UsageError
 from kaizen.building import build_learner
 from kaizen.checkpoint import load_task
 from kaizen.cli import args_from
+from kaizen.dashboards import log_checkpoint, log_evaluation
 from kaizen.disk import disk_told
 from kaizen.experiment import Experiment
 from kaizen.files import read_json, write_json
 from kaizen.judge import Judge, Weights
-from kaizen.loggers import check_wandb, evaluation_logger, log_one, log_results
 from kaizen.logs import mean_by_task
 from kaizen.plan import Data, load_data
 from kaizen.protocols import (
@@ -37,6 +37,7 @@ from kaizen.protocols import (
 )
 from kaizen.report import collect, draw_plots, show, show_one, write
 from kaizen.task import take_up
+from kaizen.wandb_run import check_wandb
 
 
 def main(argv: list[str]) -> int:
@@ -93,7 +94,7 @@ def evaluate_experiment(asked: Asked, args: Args) -> None:
         results = write(folder)
         draw_plots(results, folder)
     show(results)
-    log_results(evaluation_logger(args, folder, experiment.name, protocol.settings()), results, folder)
+    log_evaluation(args, model, folder, {"protocol": protocol.name, **protocol.settings()}, results)
     print(f"results in {folder}/results.json, results.csv and plots/")
 
 
@@ -212,7 +213,8 @@ def evaluate_checkpoint(asked: Asked, args: Args) -> None:
             if out is not None:
                 about = {"checkpoint": str(path), "settings": protocol.settings(), "task_names": data.task_names}
                 write_json(out / f"{head}.json", {"head": head, **result, **about})
-    log_one(evaluation_logger(args, out or Path.cwd(), args.name, protocol.settings()), results)
+    settings = {"protocol": protocol.name, "checkpoint": str(path), **protocol.settings()}
+    log_checkpoint(args, model, out or Path.cwd(), settings, results)
 
 
 def summary(correct: Tensor, data: Data) -> dict[str, Any]:

@@ -51,3 +51,11 @@ class MetricsFile(Logger):
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(self.rows)
+
+
+def last_step(path: Path) -> int:
+    """The step of the last row, where the task ended; 0 without such a file."""
+    if not path.exists():
+        return 0
+    with path.open(newline="") as file:
+        return max((int(row["step"]) for row in csv.DictReader(file)), default=0)

@@ -27,8 +27,8 @@ KEPT = 2  # the newest, and the one before in case that the newest is damaged la
 SAME = 1.0  # seconds in which a second signal is the first one, heard again from the process above
 
 
-class Stopped(Exception):
-    """A signal has stopped the training, and what there was is saved."""
+class Stopped(BaseException):
+    """A signal has stopped the training, and what there was is saved; no failure, that anything could tolerate."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

@@ -26,7 +26,7 @@ from kaizen.features import Features, extract_features
 from kaizen.guard import last_good
 from kaizen.knn import knn_correct
 from kaizen.learner import ContinualLearner
-from kaizen.loggers import log_results
+from kaizen.loggers import log_task
 from kaizen.logs import mean_by_task
 from kaizen.memory import remember
 from kaizen.plan import Data, open_data, probe_indices
@@ -86,7 +86,7 @@ def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) ->
     results = write(experiment.folder)
     if results["tasks_done"] == results["num_tasks"]:
         draw_plots(results, experiment.folder)
-    log_results(trainer.loggers, results, experiment.folder)
+    log_task(trainer.loggers, args, experiment.folder, results, task_idx)
 
 
 def train(

@@ -37,9 +37,11 @@ def test_no_byte_of_an_experiment_holds_a_secret(tmp_path: Path) -> None:
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     names = {path.name for path in files}
     assert {"experiment.json", "results.json", "final.ckpt", "metrics.csv", "run.sh"} <= names
-    assert any(path.suffix == ".wandb" for path in files)
+    runs = {path.parent.parent.parent.name for path in files if path.suffix == ".wandb"}
+    assert len(runs) == 2 and "task0" in runs  # and that of the experiment
     texts = {str(path): path.read_bytes() for path in files}
     texts |= {"stdout": ended.stdout.encode(), "stderr": ended.stderr.encode()}
+    texts |= {"names": "\n".join(map(str, files)).encode()}  # WandB's have ids in them
     for secret in (KEY, CANARY):
         assert [name for name, text in texts.items() if secret.encode() in text] == []
     copies = [path for path in files if path.name == "run.sh" and path.parent != tmp_path]
