@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -10,7 +11,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from kaizen.args import UsageError, core_flags, shorten
+from kaizen.args import Flag, UsageError, core_flags, shorten
 from kaizen.metrics import summarize
 from kaizen.report import Results, collect
 from kaizen.states import read_state
@@ -70,9 +71,8 @@ def printable(text: str) -> str:
 
 
 @cache
-def free_flags() -> frozenset[str]:
-    """Flags that say where and how something is run, and not what."""
-    return frozenset(item.name for item in core_flags() if item.free)
+def _known_flags() -> tuple[Flag, ...]:
+    return tuple(core_flags())  # which looks at every annotation, and a study has many runs
 
 
 def identifying(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,13 +86,13 @@ def identifying(flags: Mapping[str, Any]) -> dict[str, Any]:
             whole = one is None or isinstance(one, bool | int | str)
             if not whole and not (isinstance(one, float) and math.isfinite(one)):
                 raise ValueError(f"flag {shorten(ascii(name)[1:-1])} is {shorten(ascii(one))}")
-    known = {item.name: item.default for item in core_flags()}
-    left_out = free_flags() | {*SEEDS}
+    known = {item.name: item.default for item in _known_flags()}
+    left_out = {item.name for item in _known_flags() if item.free} | {*SEEDS}
     return {name: value for name, value in {**known, **flags}.items() if name not in left_out}
 
 
 def find_experiments(place: Path) -> list[Path]:
-    """The place itself if it is an experiment's folder, else those at any depth below it, sorted.
+    """The place itself if it is an experiment's folder, else those at any depth below it, sorted, 9 before 10.
 
     Raises:
         UsageError: there is none.
@@ -113,7 +113,8 @@ def _below(place: Path, visited: set[Path]) -> list[Path]:
     visited.add(real)
     if (place / "experiment.json").is_file():
         return [place]
-    children = sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
+    children = [path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    children.sort(key=lambda path: [(word.isdigit(), word.zfill(20)) for word in re.split("([0-9]+)", path.name)])
     return [found for child in children for found in _below(child, visited)]
 
 
@@ -141,7 +142,9 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
 
 def _run_of(folder: Path, results: Results) -> Run:
     flags = {**results["flags"], "max_epochs": _epochs(results)}
-    heads = {name: Head(head["accuracy_matrix"], head["baseline"]) for name, head in results["heads"].items()}
+    heads = {
+        printable(name): Head(head["accuracy_matrix"], head["baseline"]) for name, head in results["heads"].items()
+    }
     try:
         return Run(
             printable(folder.resolve().name),

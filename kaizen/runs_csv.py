@@ -68,9 +68,10 @@ def _add(runs: dict[tuple[str, ...], Run], row: dict[str, Any]) -> None:
     if key not in runs:
         runs[key] = _run_of(row)
     run = runs[key]
-    if not row["head"] or row["head"] in run.heads:
-        raise ValueError(f"head {row['head']!a} is there twice, or has no name")
-    run.heads[row["head"]] = _head_of(row, len(run.task_names))
+    head = printable(row["head"])
+    if not head or head in run.heads:
+        raise ValueError(f"head {head!a} is there twice, or has no name")
+    run.heads[head] = _head_of(row, len(run.task_names))
 
 
 def _run_of(row: dict[str, str]) -> Run:
