@@ -114,7 +114,7 @@ def _below(place: Path, visited: set[Path]) -> list[Path]:
     if (place / "experiment.json").is_file():
         return [place]
     children = [path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    children.sort(key=lambda path: [(word.isdigit(), word.zfill(20)) for word in re.split("([0-9]+)", path.name)])
+    children.sort(key=lambda path: re.sub("[0-9]+", lambda digits: digits[0].zfill(20), path.name))
     return [found for child in children for found in _below(child, visited)]
 
 

@@ -47,9 +47,10 @@ def read_rows(path: Path) -> list[Run]:
         reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), strict=True)
         if missing := [name for name in (*OF_A_RUN, *OF_A_HEAD) if name not in (reader.fieldnames or ())]:
             raise ValueError(f"lacks the columns {', '.join(missing)}")
+        row_number = 2
         for row in reader:
-            row_number += 1
             _add(runs, row)
+            row_number += 1
     except (ValueError, csv.Error) as error:
         raise UsageError(
             f"{printable(str(path))} row {row_number}: {printable(shorten(str(error), 200))}; "

@@ -74,6 +74,14 @@ FLOORS: list[list[str]] = [
         "kaizen.experiment",
         "kaizen.csv_form",
         "kaizen.report",
+        "kaizen.runs",
+        "kaizen.runs_csv",
+        "kaizen.group_names",
+        "kaizen.study",
+        "kaizen.study_tables",
+        "kaizen.study_look",
+        "kaizen.study_bars",
+        "kaizen.study_plots",
         "kaizen.metrics_file",
         "kaizen.status",
         "kaizen.loggers",
@@ -95,7 +103,7 @@ FLOORS: list[list[str]] = [
         "kaizen.embedding",
         "kaizen.compiling",
     ],
-    ["kaizen.task", "kaizen.evaluate"],
+    ["kaizen.task", "kaizen.evaluate", "kaizen.compare"],
     ["main_continual"],
 ]
 ORDER = [name for floor in FLOORS for name in floor]
