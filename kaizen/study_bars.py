@@ -49,7 +49,7 @@ def _bars(study: Study, head: str, metrics: Sequence[str]) -> Figure:
         tidy(axes)
         axes.axhline(0, color=INK, lw=0.8)
         axes.margins(y=0.12)
-        spare = max(0, 4 - len(clusters)) / 4  # a few bars need not fill the width
+        spare = max(0, 4 - len(groups)) / 4  # a few bars need not fill the width
         axes.set_xlim(-0.6 - spare, len(clusters) - 0.4 + spare)
         axes.set_ylabel(metric.replace("_", " "), color=INK)
         axes.set_xticks(range(len(names)), [shown(name) for name in names], **_slant(names, inches - 1))
