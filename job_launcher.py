@@ -1,6 +1,7 @@
-"""Run one bash script as one experiment: make its folder, keep a copy of the script in it, start it.
+"""Run one bash script as one experiment, or one for each seed: make its folder, keep a copy of the script, start it.
 
     DATA_DIR=/data CUDA_VISIBLE_DEVICES=0 python job_launcher.py --script bash_files/NAME.sh
+    python job_launcher.py --script bash_files/NAME.sh --seeds 5 6 7 --set max_epochs=20 name=short
 
 The script holds one `python3 main_continual.py ...` command. It is read here and started without a shell: a
 variable's value always arrives as one argument, whatever it contains. What only a shell could do is refused.
@@ -14,153 +15,15 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-MAIN = "main_continual.py"
-
-
-class UsageError(Exception):
-    """A mistake in the script or on the command line, told in one line with its cure."""
-
-
-NAME = r"[A-Za-z_][A-Za-z0-9_]*"
-ASSIGNMENT = re.compile(rf"{NAME}=")
-EXPORTABLE = re.compile(rf"{NAME}(=|\Z)")
-PYTHON = re.compile(r"(.*/)?python(3(\.\d+)?)?")
-
-# Not shlex: it forgets what was quoted, so '$A' and $A would be the same; and it cuts words at any "#".
-TOKEN = re.compile(
-    r"""(?P<newline>\n) | (?P<blank>[ \t]+) | (?P<join>\\(?:\n|\Z)) | (?P<comment>(?<![^ \t\n])\#[^\n]*)
-    | '(?P<single>[^']*)' | \\(?P<escaped>.)
-    | (?P<shell>[|&;<>()`] | \$['"(])
-    | "(?P<double>(?:[^"\\]|\\[\s\S])*)"
-    | (?P<home>(?<![^ \t\n=])~(?=[/ \t\n]|\Z))
-    | (?P<bare>(?:\$\{[^}\n]*\} | \$(?!['"(]) | [^ \t\n'"\\|&;<>()`$~])+ | ~)
-    | (?P<unclosed>.)""",
-    re.VERBOSE,
-)
-EXPANSION = re.compile(
-    rf"""\\(?P<escaped>[$`"\\\n])
-    | \$(?P<name>{NAME})
-    | \$\{{(?P<braced>{NAME})(?::-(?P<default>(?!~)(?:[^}}'"`\\$] | \${NAME})*))?\}}
-    | (?P<shell>` | \$[{{(\[0-9@*#?$!-])""",
-    re.VERBOSE,
-)
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A part of a word, its quotes removed; a literal one has no variables to expand."""
-
-    text: str
-    line: int
-    literal: bool
-
-
-Word = list[Segment]
-
-
-@dataclass(frozen=True)
-class Script:
-    """The text of a bash script, and its path as the user gave it."""
-
-    path: str
-    text: str
-
-    def lines(self) -> list[list[Word]]:
-        """Split into lines of words as bash does; comments and empty lines are left out."""
-        lines: list[list[Word]] = [[]]
-        new_word = True
-        for match in TOKEN.finditer(self.text):
-            kind, line = str(match.lastgroup), self.text.count("\n", 0, match.start()) + 1
-            if kind == "newline":
-                lines.append([])
-            elif kind == "shell":
-                raise self.refusal(line)
-            elif kind == "unclosed":
-                raise UsageError(f"{self.path} line {line}: this {match[0]} is never closed; close it")
-            elif kind not in ("blank", "join", "comment"):
-                if new_word:
-                    lines[-1].append([])
-                text = "$HOME" if kind == "home" else match[kind]
-                lines[-1][-1].append(Segment(text, line, literal=kind in ("single", "escaped")))
-            new_word = kind in ("newline", "blank", "comment") or (kind == "join" and new_word)
-        return [words for words in lines if words]
-
-    def expand(self, word: Word, variables: Mapping[str, str]) -> str:
-        """Put the variables' values into a word; a value is never split or read again."""
-        return "".join(p.text if p.literal else self._put(p.text, p.line, variables) for p in word)
-
-    def _put(self, text: str, start: int, variables: Mapping[str, str]) -> str:
-        def value(match: re.Match[str]) -> str:
-            line = start + text.count("\n", 0, match.start())
-            if match["escaped"]:
-                return match["escaped"].strip("\n")
-            if match["shell"]:
-                raise self.refusal(line)
-            name = match["name"] or match["braced"]
-            if match["default"] is not None:
-                return variables.get(name) or self._put(match["default"], line, variables)
-            if name not in variables:
-                cure = f"{name}=... python job_launcher.py --script {shlex.quote(self.path)}"
-                raise UsageError(f"{self.path} line {line}: ${name} is not set; set it: {cure}")
-            return variables[name]
-
-        return EXPANSION.sub(value, text)
-
-    def refusal(self, line: int) -> UsageError:
-        """Return the error for a line that is not part of one plain command."""
-        text = "".join(c if c.isprintable() else "\ufffd" for c in self.text.split("\n")[line - 1].strip()[:80])
-        hint = " (does the line above end in a \\ with nothing after it?)" * text.startswith("-")
-        rule = f"the script must hold one {MAIN} command, variables as $NAME, ${{NAME}} or ${{NAME:-default}}"
-        cure = f"run `bash {shlex.quote(self.path)}` for anything else"
-        return UsageError(f"{self.path} line {line}: {text}{hint}: {rule}; {cure}")
-
-
-def parse_script(script: Script, environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """Return the arguments of the script's one main_continual.py command, and the environment that it sees.
-
-    Variables come from the environment and from `NAME=value` lines above the command. As in bash, exported
-    ones and assignments in front of the command reach its environment. Patterns such as `*` stay as written.
-
-    Raises:
-        UsageError: the script holds anything else, several commands or none, or a variable is not set.
-    """
-    variables, exported, command = dict(environment), set(environment), None
-
-    def assign(words: Sequence[Word]) -> dict[str, str]:
-        return dict(script.expand(word, variables).split("=", 1) for word in words)
-
-    for words in script.lines():
-        heads = [word[0].text for word in words]
-        start = next((i for i, head in enumerate(heads) if not ASSIGNMENT.match(head)), len(heads))
-        if _is_main(words[start:]):
-            if command:
-                raise script.refusal(words[0][0].line)
-            given = {name: variables[name] for name in exported & variables.keys()} | assign(words[:start])
-            command = [script.expand(word, variables) for word in words[start + 2 :]], given
-        elif start == len(words):
-            for word in words:  # one by one: in A=1 B=$A the second sees the first
-                variables |= assign([word])
-        elif heads[0] == "export" and all(map(EXPORTABLE.match, heads[1:])):
-            exported |= {head.partition("=")[0] for head in heads[1:]}
-            variables |= assign([word for word in words if "=" in word[0].text])
-        elif heads[0] != "set" or not "".join(heads[1:]).startswith(("-", "+")):
-            raise script.refusal(words[0][0].line)
-    if command is None:
-        raise UsageError(f"{script.path}: no {MAIN} command in it; add one: python3 {MAIN} --flag value")
-    return command
-
-
-def _is_main(words: Sequence[Word]) -> bool:
-    program, path = ("".join(part.text for part in word) for word in [*words, [], []][:2])
-    return PYTHON.fullmatch(program) is not None and Path(path).name == MAIN
+from kaizen.args import SEED, UsageError, core_flags, shorten
+from kaizen.bash_script import MAIN, NAME, Script, parse_script
+from kaizen.relay import Relay
 
 
 def take_flags(args: Sequence[str], *flags: str) -> tuple[dict[str, str | None], list[str]]:
@@ -195,11 +58,14 @@ def name_inside(base: Path, given: str) -> str:
     raise UsageError(f"--experiment_dir {given} is not directly inside {base}; write {cure}")
 
 
-def make_folder(folder: Path, fresh: bool) -> tuple[Path, bool]:
-    """Make a folder and tell whether it is new; a fresh one that exists becomes `NAME-2`, `NAME-3`, ..."""
+def make_folder(folder: Path, end: str, fresh: bool) -> tuple[Path, bool]:
+    """Make the folder `folder` + `end`, and tell whether it is new.
+
+    A fresh one that exists gets a number in front of its end: `NAME-2-seed5`, `NAME-3-seed5`, ...
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = fresh or not folder.exists()
-    candidate, number = folder, 1
+    candidate, number = folder.with_name(folder.name + end), 1
+    made = fresh or not candidate.exists()
     while True:
         try:
             candidate.mkdir(exist_ok=not fresh)
@@ -208,43 +74,66 @@ def make_folder(folder: Path, fresh: bool) -> tuple[Path, bool]:
             if not fresh:
                 raise
             number += 1
-            candidate = folder.with_name(f"{folder.name}-{number}")
+            candidate = folder.with_name(f"{folder.name}-{number}{end}")
 
 
-def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a command to its end and return its exit code; killed by signal N it is 128 + N, as in a shell.
+@dataclass
+class Recipe:
+    """What one script asks for, and where its experiments go: `base`/`name`, followed by the seed if there are several.
 
-    SIGTERM is passed on to the child, SIGINT and SIGHUP to its whole process group, as a terminal does; the
-    group is its own, so that Ctrl-C in a terminal arrives once, through here.
+    Attributes:
+        source: the script.
+        args: for main_continual.py.
+        environment: that main_continual.py sees.
+        base: folder of all experiments.
+        name: of the experiment's folder, without the seed.
+        fresh: a folder of this name is not to be there yet.
     """
-    child: subprocess.Popen[bytes] | None = None
-    early: list[int] = []
 
-    def pass_on(number: int, _frame: object = None) -> None:
-        if child is None:
-            early.append(number)
-        elif number == signal.SIGTERM:
-            child.send_signal(number)
-        elif child.poll() is None:
-            os.killpg(child.pid, number)
+    source: Path
+    args: list[str]
+    environment: dict[str, str]
+    base: str
+    name: str
+    fresh: bool
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup goes on protecting
-            signal.signal(number, pass_on)
-    child = subprocess.Popen(command, env=environment, start_new_session=True)
-    for received in early:
-        pass_on(received)
-    code = child.wait()
-    return code if code >= 0 else 128 - code
+    def run(self, relay: Relay, end: str, flags: Sequence[str], dry_run: bool) -> int:
+        """Run one experiment in its folder and return main_continual.py's exit code.
+
+        Args:
+            relay: runs the command.
+            end: of the folder's name.
+            flags: what this experiment has besides `args`.
+            dry_run: only check; no folder is made.
+        """
+        folder, made = Path(self.base) / f"{self.name}{end}", False
+        if not dry_run:
+            folder, made = make_folder(Path(self.base) / self.name, end, self.fresh)
+            self.name = folder.name.removesuffix(end)  # the other seeds stand beside it
+            if not (folder / self.source.name).exists():
+                copy = shutil.copy(self.source, folder / f".{self.source.name}.tmp")
+                os.replace(copy, folder / self.source.name)  # whole or not at all
+            print(f"experiment folder: {folder}", flush=True)
+        place = ["--experiment_dir", folder.name, "--base_experiment_dir", self.base, *["--dry_run"] * dry_run]
+        main = str(Path(__file__).resolve().with_name(MAIN))
+        code = relay.run([sys.executable, main, *self.args, *flags, *place], self.environment)
+        if code == 2 and made and os.listdir(folder) == [self.source.name]:  # bad input: nothing was run
+            shutil.rmtree(folder)
+        return code
 
 
-def launch(options: argparse.Namespace) -> int:
-    """Run the experiment of `options.script` in its folder and return main_continual.py's exit code."""
+def read_recipe(options: argparse.Namespace) -> Recipe:
+    """Read the script and what the command line changes of it.
+
+    Raises:
+        UsageError: something in either of them cannot be.
+    """
     source = Path(options.script)
     text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")  # CRLF becomes a plain newline
     if "\0" in text:
         raise UsageError(f"{options.script}: holds a NUL byte; name a bash script")
     args, environment = parse_script(Script(options.script, text), os.environ)
+    args += [word for name, value in options.set for word in written(name, value)]
     own = {"--experiment_dir": options.experiment_dir, "--base_experiment_dir": options.base_experiment_dir}
     args += [f"{flag}={value}" for flag, value in own.items() if value is not None]  # the last one counts
     place, args = take_flags(args, *own)
@@ -254,35 +143,107 @@ def launch(options: argparse.Namespace) -> int:
         raise UsageError("--base_experiment_dir is empty; name a folder: --base_experiment_dir experiments")
     title = take_flags(args, "--name")[0]["name"] or source.stem
     name = fresh_name(title, datetime.now()) if given is None else name_inside(Path(base), given)
-    folder, made = Path(base) / name, False
-    if not options.dry_run:
-        folder, made = make_folder(folder, fresh=given is None)
-        if not (folder / source.name).exists():
-            os.replace(shutil.copy(source, folder / f".{source.name}.tmp"), folder / source.name)  # whole or not at all
-        print(f"experiment folder: {folder}", flush=True)
-    args += ["--experiment_dir", folder.name, "--base_experiment_dir", base, *["--dry_run"] * options.dry_run]
-    code = run([sys.executable, str(Path(__file__).resolve().with_name(MAIN)), *args], environment)
-    if code == 2 and made and os.listdir(folder) == [source.name]:  # bad input: nothing was run
-        shutil.rmtree(folder)
-    return code
+    return Recipe(source, args, environment, base, name, fresh=given is None)
+
+
+def written(name: str, value: str) -> list[str]:
+    """Write a flag as words of a command line; blanks separate values where a flag may have several."""
+    one = {spelling for item in core_flags() if not item.many for spelling in (item.name, *item.aliases)}
+    values = [value] if name in one else value.split()
+    return [f"--{name}", *values] if len(values) > 1 else [f"--{name}={value}"]  # which may begin with a "-"
+
+
+def launch(options: argparse.Namespace) -> int:
+    """Run the experiment of `options.script`, or one for each seed, and return main_continual.py's exit code."""
+    recipe = read_recipe(options)
+    relay = Relay()
+    if not options.seeds:
+        return recipe.run(relay, "", [], options.dry_run)
+    for seed in options.seeds:  # where a folder cannot be, nothing is begun
+        name_inside(Path(recipe.base), f"{recipe.name}-seed{seed}")
+    fixed = {name for name, _ in options.set}
+    codes: dict[int, int] = {}
+    for seed in options.seeds:
+        flags = [f"--{name}={seed}" for name in ("seed", "split_seed") if name not in fixed]
+        codes[seed] = recipe.run(relay, f"-seed{seed}", flags, options.dry_run)
+        if relay.received or codes[seed] == 2 or codes[seed] > 128:  # asked to end, bad input, or killed
+            break
+    return told(recipe, options.seeds, codes, relay.received)
+
+
+def told(recipe: Recipe, seeds: Sequence[int], codes: Mapping[int, int], received: Sequence[int]) -> int:
+    """Say which seeds failed and which were not begun, and return the first exit code that is not 0."""
+    for seed, code in codes.items():
+        if code != 0:
+            folder = Path(recipe.base) / f"{recipe.name}-seed{seed}"
+            cure = f"; --seeds {seed} --experiment_dir {recipe.name} goes on with it" * folder.exists()
+            print(f"seed {seed} stopped with exit status {code}{cure}", file=sys.stderr)
+    left = seeds[len(codes) :]
+    if left:
+        print(f"not begun: --seeds {' '.join(map(str, left))}", file=sys.stderr)
+    asked = 128 + received[-1] if received and left else 0
+    return next((code for code in codes.values() if code != 0), asked)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the launcher's own flags; an unknown one or a missing script is a UsageError."""
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--script", help=f"the bash script with one {MAIN} command")
-    parser.add_argument("--experiment_dir", help="folder inside the base; an existing one is gone on with")
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        metavar="N",
+        default=[],
+        help="run the script once for each, one after the other, with --seed N and --split_seed N (the published runs "
+        "have one number for both; --set split_seed=5 keeps one split), each in a folder that ends in -seedN",
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        metavar="FLAG=VALUE",
+        default=[],
+        help="flags that replace the script's: --set max_epochs=20 no_distill=True; blanks separate several "
+        "values of one flag: --set 'classifier_layers=256 128'",
+    )
+    parser.add_argument(
+        "--experiment_dir", help="folder inside the base; an existing one is gone on with; with --seeds NAME-seedN"
+    )
     parser.add_argument("--base_experiment_dir", help="folder of all experiments (default: experiments)")
     parser.add_argument("--dry_run", action="store_true", help="check only: no folder; passed on to the run")
     options, unknown = parser.parse_known_args(argv)
     flags = [f"--{name}" for name in vars(options)]
     if unknown:
         near = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1)
-        cure = f"did you mean {near[0]}?" if near else f"known: {', '.join(flags)}; others go into the script"
+        cure = f"did you mean {near[0]}?" if near else "others go into the script, or behind --set as FLAG=VALUE"
         raise UsageError(f"unknown argument {unknown[0]}; {cure}")
     if not options.script:
         raise UsageError("--script is missing; name the experiment's script: --script bash_files/NAME.sh")
+    options.set = [changed_flag(text) for text in options.set]
+    options.seeds = checked_seeds(options.seeds, {name for name, _ in options.set})
     return options
+
+
+def changed_flag(text: str) -> tuple[str, str]:
+    """Split FLAG=VALUE. Raises UsageError where it is none."""
+    name, sign, value = text.partition("=")
+    if not (sign and re.fullmatch(NAME, name)):
+        raise UsageError(f"--set {shorten(ascii(text)[1:-1])}: is not FLAG=VALUE; write --set max_epochs=20")
+    return name, value
+
+
+def checked_seeds(texts: Sequence[str], fixed: Collection[str]) -> list[int]:
+    """Read --seeds. Raises UsageError where one is no seed or is given twice, or --set gives one as well."""
+    for text in texts:
+        if not re.fullmatch("[0-9]{1,10}", text) or int(text) not in SEED:
+            raise UsageError(f"--seeds {shorten(ascii(text)[1:-1])}: must be whole numbers, each {SEED}")
+    seeds = [int(text) for text in texts]
+    twice = [seed for place, seed in enumerate(seeds) if seed in seeds[:place]]
+    if twice:
+        raise UsageError(f"--seeds {twice[0]}: is there twice; give each seed once")
+    if seeds and "seed" in fixed:
+        raise UsageError("--set seed with --seeds: every run would have the same one; leave one of the two out")
+    return seeds
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -61,7 +61,15 @@ def read_json(path: Path) -> Any:
         OSError: if the file cannot be read.
         ValueError: if it is not JSON in UTF-8, or could not be written as such again.
     """
-    text = path.read_text(encoding="utf-8")
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """Return what a text of JSON says.
+
+    Raises:
+        ValueError: if it is not JSON, or could not be written as UTF-8 again.
+    """
     try:
         content = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:

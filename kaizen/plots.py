@@ -42,7 +42,7 @@ def accuracy_matrix(head: str, result: Mapping[str, Any], task_names: Sequence[s
     axes.set_facecolor(UNSEEN)
     image = axes.imshow(np.ma.array(matrix, mask=~seen), cmap="YlGnBu", vmin=0, vmax=top)
     _write_values(axes, matrix, top)
-    _draw_grid(axes, rows, columns)
+    draw_grid(axes, rows, columns)
     _label_ticks(axes, task_names, rows, cell)
     xlabel = "tested on" if seen.all() else "tested on   (grey: not trained yet)"
     _name_axes(axes, f"{head}: accuracy after each task", xlabel, "after training")
@@ -159,7 +159,7 @@ def _write_values(axes: Axes, matrix: Any, top: float) -> None:
             cell.set_in_layout(False)  # the layout need not measure every number, which is slow
 
 
-def _draw_grid(axes: Axes, rows: int, columns: int) -> None:
+def draw_grid(axes: Axes, rows: int, columns: int) -> None:
     """Draw white lines between the cells and the stairs between seen tasks (j <= i) and unseen ones."""
     axes.hlines([i - 0.5 for i in range(1, rows)], -0.5, columns - 0.5, color="white", lw=1)
     axes.vlines([j - 0.5 for j in range(1, columns)], -0.5, rows - 0.5, color="white", lw=1)

@@ -1,27 +1,24 @@
-"""The launcher: against bash for what a script means, with stand-ins of main_continual.py for running it."""
+"""The launcher, with stand-ins of main_continual.py."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import job_launcher
-from job_launcher import Script, UsageError, fresh_name, name_inside, parse_script, take_flags
+from job_launcher import fresh_name, name_inside, take_flags, written
+from kaizen.args import UsageError
 
-SHOW_ARGUMENTS = "import json, sys; print(json.dumps(sys.argv[1:]))"
 STAND_IN = """
 import json, os, sys
 print(json.dumps({"argv": sys.argv[1:], "marker": os.environ.get("MARKER"), "cwd": os.getcwd()}))
@@ -30,26 +27,17 @@ sys.exit(int(os.environ.get("EXIT_WITH", "0")))
 STARTED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-")
 
 
-def parse(text: str, environment: Mapping[str, str] | None = None) -> list[str]:
-    return parse_script(Script("X.sh", text), environment or {})[0]
-
-
-def refusal(text: str, environment: Mapping[str, str] | None = None) -> str:
-    with pytest.raises(UsageError) as caught:
-        parse(text, environment)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
 class Place:
     """A folder with the launcher, a stand-in and one script; `start` runs the launcher there."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.launcher = folder / "code" / "job_launcher.py"
-        self.launcher.parent.mkdir()
-        shutil.copy(job_launcher.__file__, self.launcher)
+        own = Path(job_launcher.__file__)
+        (self.launcher.parent / "kaizen").mkdir(parents=True)
+        shutil.copy(own, self.launcher)
+        for name in ("__init__", "args", "bash_script", "relay"):
+            shutil.copy(own.parent / "kaizen" / f"{name}.py", self.launcher.parent / "kaizen")
         self.stand_in(STAND_IN)
         self.script("python3 main_continual.py --lars\n")
 
@@ -84,109 +72,6 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
-
-
-# ---- what a script means -----------------------------------------------------------------------------------
-
-LIKE_BASH = {
-    "continued": "python3 main_continual.py \\\n    --dataset cifar100 \\\n    --lars\n",
-    "last flag, no newline": "python main_continual.py --a 1 \\\n  --wandb",
-    "ends in a backslash": "python3 main_continual.py --a 1 \\\n",
-    "ends in a backslash, no newline": "python3 main_continual.py --a 1 \\",
-    "word across lines": "python3 main_continual.py --da\\\nta x\n",
-    "comments": "#!/bin/bash\n# it's `a` | $NO \\\n\nset -euo pipefail\npython3 main_continual.py --a # b\n",
-    "hash in a word": "python3 main_continual.py --tag run#1 '#' \\#\n",
-    "single quotes": "python3 main_continual.py '$A ${B} `c` \"d\" ; | > \\' ''\n",
-    "double quotes": 'python3 main_continual.py "a b;|>" "\\$A \\" \\\\ \\n \\` \'" "" "$" "two\\\nlines"\n',
-    "escapes": "python3 main_continual.py \\$A a\\ b \\` \\; \\' \\\\\n",
-    "joined": "python3 main_continual.py --a='b c'\"d\"e$A'$A'\"$A\"\n",
-    "braces": 'python3 main_continual.py ${A}x "${A:-no}" ${NO:-yes} "${NO:-$A/x y}" ${EMPTY:-z}${NO:-}!\n',
-    "dollar alone": "python3 main_continual.py $ a$ $/x $.y\n",
-    "script's variables": 'B=one\nexport C="$B two"\nD=$B$B E=$D\npython3 main_continual.py $B "$C" $D $E\n',
-    "the script's value wins": "A=new\npython3 main_continual.py $A\n",
-    "in front of the command": "A=new python3 main_continual.py $A\n",
-    "home": "D=~/d\npython3 main_continual.py ~/data ~ '~/x' \"~/x\" a~b a/~ $D\n",
-    "patterns that match nothing": "python3 main_continual.py no-such-* [a] {x}\n",
-    "blank and tab": "\t python3\tmain_continual.py   --a\t1 \n",
-    "path": "python3 ./main_continual.py --a\n",
-}
-
-
-@pytest.mark.parametrize("text", LIKE_BASH.values(), ids=LIKE_BASH)
-def test_a_script_means_what_it_means_to_bash(text: str, tmp_path: Path) -> None:
-    (tmp_path / "main_continual.py").write_text(SHOW_ARGUMENTS)
-    (tmp_path / "X.sh").write_text(text)
-    for name in ("python", "python3"):
-        (tmp_path / name).symlink_to(sys.executable)
-    environment = {"PATH": str(tmp_path), "A": "value", "EMPTY": "", "HOME": "/home/me"}
-    bash = str(shutil.which("bash"))
-    out = subprocess.run([bash, "X.sh"], cwd=tmp_path, env=environment, capture_output=True, check=True)
-    assert parse(text, environment) == json.loads(out.stdout)
-
-
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\r"))))
-@settings(max_examples=200, deadline=None)
-def test_any_quoted_argument_arrives_unchanged(values: list[str]) -> None:
-    assert parse(f"python3 main_continual.py {shlex.join(values)}") == values
-
-
-@given(st.text(st.characters(codec="utf-8", exclude_characters="\0")))
-@settings(max_examples=200, deadline=None)
-def test_a_value_is_never_split_or_read_again(value: str) -> None:
-    text = 'B=$A\npython3 main_continual.py $A "${A}" x${B}y ${A:-}'
-    assert parse(text, {"A": value}) == [value, value, f"x{value}y", value]
-
-
-def test_a_value_is_no_assignment_and_no_command() -> None:
-    assert "line 1" in refusal("$A\npython3 main_continual.py", {"A": "B=1"})
-
-
-def test_what_the_script_exports_reaches_the_command() -> None:
-    text = "PLAIN=1\nexport A=2\nB=3\nexport B KNOWN=$B\nIN=5\nFRONT=6 python3 main_continual.py"
-    _, environment = parse_script(Script("X.sh", text), {"IN": "0", "PATH": "p"})
-    assert environment == {"A": "2", "B": "3", "KNOWN": "3", "IN": "5", "FRONT": "6", "PATH": "p"}
-
-
-OTHER_COMMANDS = (
-    "echo hello|cd ..|python3 other.py|main_continual.py|python3 -m kaizen|A=1 make|set|export 2x=1|if true"
-)
-SHELL_SYNTAX = [
-    *("| tee log", "> log", "2>&1", "< in", "&& echo", "; echo", "&", "(a)"),
-    *("`date`", "$(date)", '"$(date)"', '"`date`"', "$((1+1))", "${A:-`b`}"),
-    *('"$@"', "$1 $?", "${A%b}", "${A", "$'a'"),
-]
-SHELL_LINES = [*OTHER_COMMANDS.split("|"), *(f"python3 main_continual.py {end}" for end in SHELL_SYNTAX)]
-
-
-@pytest.mark.parametrize("line", SHELL_LINES)
-def test_what_needs_a_shell_is_refused(line: str) -> None:
-    message = refusal(f"# first\n\n{line}\n", {"A": "ab"})
-    assert message.startswith(f"X.sh line 3: {line}: ")
-    assert "one main_continual.py command" in message and "`bash X.sh`" in message
-
-
-def test_several_commands_or_none() -> None:
-    second = refusal("python3 main_continual.py --a \\\n --b\npython main_continual.py --c\n")
-    assert "line 3" in second and "one main_continual.py command" in second
-    assert "no main_continual.py command" in refusal("# nothing\n")
-
-
-@pytest.mark.parametrize("gap", ["--a 1\n", "--a 1 \\ \n", "--a 1 # why \\\n"])
-def test_a_lost_continuation_is_explained(gap: str) -> None:
-    message = refusal(f"python3 main_continual.py {gap}  --b 2\n")
-    assert "line 2: --b 2" in message and "end in a \\" in message
-
-
-@pytest.mark.parametrize(("word", "line"), [("$DATA", 3), ("${DATA}", 3), ('"\n$DATA"', 4), ("${A:-$DATA}", 3)])
-def test_an_unset_variable_is_named_with_its_line_and_cure(word: str, line: int) -> None:
-    message = refusal(f"# one\npython3 main_continual.py \\\n  --data_dir {word}\n")
-    assert f"line {line}: $DATA is not set" in message
-    assert "DATA=... python job_launcher.py --script X.sh" in message
-
-
-@pytest.mark.parametrize("quote", ["'", '"'])
-def test_an_open_quote_is_named_with_its_line(quote: str) -> None:
-    assert f"line 2: this {quote} is never closed" in refusal(f"\npython3 main_continual.py {quote}a\n\n")
 
 
 def test_take_flags() -> None:
@@ -284,8 +169,10 @@ def test_without_a_name_the_script_gives_it_and_two_starts_never_share_a_folder(
 
 
 def test_a_taken_name_gets_a_number(tmp_path: Path) -> None:
-    made = [job_launcher.make_folder(tmp_path / "base" / "a", fresh=True) for _ in range(3)]
+    made = [job_launcher.make_folder(tmp_path / "base" / "a", "", fresh=True) for _ in range(3)]
     assert [(folder.name, new) for folder, new in made] == [("a", True), ("a-2", True), ("a-3", True)]
+    made = [job_launcher.make_folder(tmp_path / "base" / "a", "-seed5", fresh=True) for _ in range(2)]
+    assert [folder.name for folder, _ in made] == ["a-seed5", "a-2-seed5"]
 
 
 def test_going_on_keeps_the_first_copy(place: Place) -> None:
@@ -359,10 +246,10 @@ with subprocess.Popen([sys.executable, "-c", {WAITS!r}]) as process:
 """
 
 
-def interrupt(place: Place, stand_in: str, send: Callable[[int], None]) -> tuple[int, list[str]]:
+def interrupt(place: Place, stand_in: str, send: Callable[[int], None], *flags: str) -> tuple[int, list[str]]:
     place.stand_in(stand_in)
     child = subprocess.Popen(
-        place.command("--script", "X.sh"),
+        place.command("--script", "X.sh", *flags),
         cwd=place.folder,
         stdout=subprocess.PIPE,
         text=True,
@@ -407,6 +294,16 @@ def test_a_terminals_ctrl_c_reaches_the_child_once(place: Place) -> None:
         (["--script", "X.sh", "--base_experiment_dir", ""], ["--base_experiment_dir is empty"]),
         (["--script", "X.sh", "--experiment_dir", ""], ["--experiment_dir ''"]),
         (["--script", "X.sh", "--base_experiment_dir", "X.sh"], ["X.sh", "File exists"]),
+        (["--script", "X.sh", "--seeds"], ["--seeds", "expected at least one argument"]),
+        (["--script", "X.sh", "--seeds", "5", "x\n"], ["--seeds x\\n", "whole numbers"]),
+        (["--script", "X.sh", "--seeds", "-1"], ["--seeds -1", "at least 0"]),
+        (["--script", "X.sh", "--seeds", "1000000001"], ["--seeds 1000000001", "at most 1e+09"]),
+        (["--script", "X.sh", "--seeds", "5", "6", "05"], ["--seeds 5", "twice"]),
+        (["--script", "X.sh", "--seeds", "5", "--set", "seed=6"], ["--set seed", "--seeds"]),
+        (["--script", "X.sh", "--seeds", "5", "--experiment_dir", "a/b"], ["--experiment_dir a/b", "not directly"]),
+        (["--script", "X.sh", "--set", "max_epochs"], ["--set max_epochs", "FLAG=VALUE"]),
+        (["--script", "X.sh", "--set", "--max_epochs=3"], ["--set", "expected at least one argument"]),
+        (["--script", "X.sh", "--set", "a b=3\n"], ["--set a b=3\\n", "FLAG=VALUE"]),
     ],
 )
 def test_a_mistake_is_one_line(place: Place, flags: list[str], words: list[str]) -> None:
@@ -423,13 +320,121 @@ def test_a_flag_without_its_value_in_the_script(place: Place) -> None:
     assert done.returncode == 2 and "--experiment_dir: expected one argument" in done.stderr
 
 
-@pytest.mark.parametrize("line", ["a\x1b[31m|", "a\r\u2028|", "é\x85|"])
-def test_a_refusal_is_one_line_whatever_the_script_holds(line: str) -> None:
-    assert len(refusal(line).splitlines()) == 1 and "\x1b" not in refusal(line)
-
-
 def test_a_nul_byte_is_refused(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.script("python3 main_continual.py --name 'a\0b'\n")
     ended = place.start()
     assert (ended.returncode, ended.stderr) == (2, "error: X.sh: holds a NUL byte; name a bash script\n")
+
+
+def test_it_starts_where_nothing_is_installed(place: Place) -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", str(place.launcher), "--script", "X.sh"],
+        cwd=place.folder, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+# ---- one run for each seed, and flags that are changed ------------------------------------------------------
+
+FAILS_WITH = """
+import json, os, sys
+flags = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
+print(json.dumps(sys.argv[1:]), flush=True)
+sys.exit(json.loads(os.environ.get("CODES", "{}")).get(flags["--seed"], 0))
+"""
+
+
+def runs(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+
+
+def test_each_seed_is_a_run_in_its_own_folder(place: Place) -> None:
+    place.stand_in(FAILS_WITH)
+    done = place.start("--seeds", "5", "06")
+    assert done.returncode == 0 and done.stderr == ""
+    assert [argv[:3] for argv in runs(done)] == [["--lars", f"--seed={n}", f"--split_seed={n}"] for n in (5, 6)]
+    first, second = place.experiments
+    assert first.endswith("-X-seed5") and second == first.replace("-seed5", "-seed6")
+    assert [argv[4] for argv in runs(done)] == [first, second]
+    assert all((place.folder / "experiments" / name / "X.sh").exists() for name in (first, second))
+
+
+def test_the_same_command_goes_on_in_the_same_folders(place: Place) -> None:
+    place.stand_in(FAILS_WITH)
+    for _ in range(2):
+        done = place.start("--seeds", "5", "6", "--experiment_dir", "experiments/mine/")
+        assert [argv[4] for argv in runs(done)] == ["mine-seed5", "mine-seed6"]
+    assert place.experiments == ["mine-seed5", "mine-seed6"]
+
+
+def test_a_failed_seed_does_not_keep_the_others(place: Place) -> None:
+    place.stand_in(FAILS_WITH)
+    done = place.start("--seeds", "5", "6", "7", "--experiment_dir", "mine", CODES='{"5": 3, "6": 1}')
+    assert (done.returncode, len(runs(done))) == (3, 3)
+    assert done.stderr.splitlines() == [
+        "seed 5 stopped with exit status 3; --seeds 5 --experiment_dir mine goes on with it",
+        "seed 6 stopped with exit status 1; --seeds 6 --experiment_dir mine goes on with it",
+    ]
+
+
+@pytest.mark.parametrize("code", [2, 137])
+def test_bad_input_or_a_kill_keeps_the_others(place: Place, code: int) -> None:
+    place.stand_in(FAILS_WITH)
+    done = place.start("--seeds", "5", "6", "7", CODES=f'{{"5": {code}}}')
+    assert (done.returncode, len(runs(done))) == (code, 1)
+    assert done.stderr.splitlines()[0].startswith(f"seed 5 stopped with exit status {code}")
+    assert done.stderr.splitlines()[1] == "not begun: --seeds 6 7"
+    assert len(place.experiments) == (0 if code == 2 else 1)
+
+
+def test_a_dry_run_checks_each_seed(place: Place) -> None:
+    place.stand_in(FAILS_WITH)
+    done = place.start("--seeds", "5", "6", "--dry_run")
+    assert [argv[-1] for argv in runs(done)] == ["--dry_run", "--dry_run"] and place.experiments == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_after_a_signal_no_other_seed_is_begun(place: Place, number: signal.Signals) -> None:
+    def send(pid: int) -> None:
+        os.kill(pid, number)
+
+    code, lines = interrupt(place, WAITS, send, "--seeds", "5", "6")
+    assert (code, lines) == (7, [f"got {number.value}", "saved"])
+    assert len(place.experiments) == 1
+
+
+def test_a_run_that_ends_well_all_the_same_is_the_last(place: Place) -> None:
+    code, _ = interrupt(place, WAITS.replace("exit(7)", "exit(0)"), lambda pid: os.kill(pid, signal.SIGTERM),
+                        "--seeds", "5", "6")  # fmt: skip
+    assert (code, len(place.experiments)) == (128 + signal.SIGTERM, 1)
+
+
+def test_changed_flags_come_after_the_scripts(place: Place) -> None:
+    place.script("python3 main_continual.py --name first --max_epochs 100\n")
+    argv = place.argv("--set", "max_epochs=20", "name=my run", "--set", "classifier_layers=256 128", "no_distill=True")
+    assert argv[:4] == ["--name", "first", "--max_epochs", "100"]
+    assert argv[4:10] == [
+        "--max_epochs=20", "--name=my run", "--classifier_layers", "256", "128", "--no_distill=True"
+    ]  # fmt: skip
+    assert place.experiments[0].endswith("-my-run")
+
+
+def test_set_keeps_one_split_for_all_seeds(place: Place) -> None:
+    place.stand_in(FAILS_WITH)
+    done = place.start("--seeds", "6", "7", "--set", "split_seed=5")
+    assert [argv[:3] for argv in runs(done)] == [["--lars", "--split_seed=5", f"--seed={n}"] for n in (6, 7)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("data_dir", "my data", ["--data_dir=my data"]),
+        ("name", "--x", ["--name=--x"]),
+        ("memory_size", "5", ["--memory_size=5"]),
+        ("lr_decay_steps", "3 5", ["--lr_decay_steps", "3", "5"]),
+        ("classifier_layers", "", ["--classifier_layers="]),
+    ],
+)
+def test_written(name: str, value: str, words: list[str]) -> None:
+    assert written(name, value) == words

@@ -16,7 +16,7 @@ import pytest
 from helpers import args_of, command_line
 
 import main_continual
-from job_launcher import Script, parse_script
+from kaizen.bash_script import Script, parse_script
 from kaizen.building import build_learner
 from kaizen.checkpoint import save_task
 from kaizen.cli import flags_of, read_args

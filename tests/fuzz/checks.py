@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-import job_launcher
 from kaizen import evaluate, report
 from kaizen.args import Args, UsageError
+from kaizen.bash_script import Script, parse_script
 from kaizen.checkpoint import load_task, save_task
 from kaizen.cli import args_from, flags_of, read_args
 from kaizen.experiment import Experiment
@@ -31,13 +31,13 @@ ARGV = ["--dataset", "digits", "--method", "simclr", "--encoder", "tiny", "--siz
 
 
 @contextlib.contextmanager
-def one_line(kind: type[Exception] = UsageError) -> Iterator[None]:
+def one_line() -> Iterator[None]:
     """The block ends well, or with a UsageError of one line; soon in any case."""
     started = time.process_time()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
-    except kind as error:
+    except UsageError as error:
         message = str(error)
         assert message and len(message.splitlines()) == 1, f"not one line: {message!r}"
         message.encode()  # can be printed
@@ -73,8 +73,8 @@ def check_command_line(argv: list[str]) -> None:
 @reproducible
 def check_script(text: str) -> None:
     """The launcher's parser returns plain arguments or refuses."""
-    with one_line(job_launcher.UsageError):
-        arguments, environment = job_launcher.parse_script(job_launcher.Script("x.sh", text), {"A": "1 $B `c`"})
+    with one_line():
+        arguments, environment = parse_script(Script("x.sh", text), {"A": "1 $B `c`"})
         assert all(isinstance(word, str) for word in [*arguments, *environment.values()])
 
 
