@@ -69,6 +69,11 @@ class Group:
     runs: list[Run]
     heads: dict[str, HeadSummary]
 
+    @property
+    def tasks(self) -> int:
+        """How many tasks its runs have; a single one where they learn all classes at once."""
+        return len(self.runs[0].task_names)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -77,7 +82,7 @@ class Study:
     Attributes:
         groups: those of one method side by side.
         heads: every head that a group has.
-        task_names: T names; numbers where the runs' tasks differ.
+        task_names: T names; numbers where the runs' tasks differ. A group with a single task may stand beside others.
         common: the flags that are the same in all groups.
         notes: lines on what was left out, and on what to mind.
     """
@@ -111,7 +116,7 @@ def study_of(runs: Sequence[Run], notes: Iterable[str] = ()) -> Study:
         notes: lines on what was left out before.
 
     Raises:
-        UsageError: the runs have different numbers of tasks.
+        UsageError: the runs have different numbers of tasks, and more than one.
     """
     _check_tasks(runs)
     parts = _parts(runs)
@@ -121,8 +126,8 @@ def study_of(runs: Sequence[Run], notes: Iterable[str] = ()) -> Study:
     groups = [
         Group(*name, flags, part, _summaries(part)) for name, flags, part in zip(names, texts, parts, strict=True)
     ]
-    task_names = {tuple(run.task_names) for run in runs}
-    count = len(runs[0].task_names)
+    count = max(len(run.task_names) for run in runs)
+    task_names = {tuple(run.task_names) for run in runs if len(run.task_names) == count}
     return Study(
         groups,
         list(dict.fromkeys(head for group in groups for head in group.heads)),
@@ -133,8 +138,9 @@ def study_of(runs: Sequence[Run], notes: Iterable[str] = ()) -> Study:
 
 
 def _check_tasks(runs: Sequence[Run]) -> None:
-    first = runs[0]
-    for run in runs:
+    several = [run for run in runs if len(run.task_names) > 1]
+    for run in several:
+        first = several[0]
         if len(run.task_names) != len(first.task_names):
             raise UsageError(
                 f"{run.experiment} has {len(run.task_names)} tasks, and {first.experiment} has "

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LEVEL = {"ls": (0, (4, 2)), "marker": ""}  # of a line that is the same after each task
+
 
 def accuracy_over_tasks(study: Study, head: str) -> Figure:
     """Draw the mean accuracy over the tasks seen so far, after each task: a line for each group, a band of one sd.
 
-    With several methods and several arms, each method has a panel of its own.
+    With several methods and several arms, each method has a panel of its own. A group that learns all classes at once
+    is a level line without markers.
     """
     from matplotlib.lines import Line2D
 
@@ -32,14 +35,16 @@ def accuracy_over_tasks(study: Study, head: str) -> Figure:
     height = 4.4 if rows == 1 else 2.6 * rows + 0.8
     title = f"{head}: accuracy over the tasks seen so far   (band: one standard deviation)"
     figure, grid = new_figure(max(7.2, 3.4 * columns), height, rows, columns, title)
-    styles = {name: line_look(i) for i, name in enumerate(unique(_stands_for(group, groups) for group in groups))}
-    names = _task_ticks(study.task_names, max(7.2, 3.4 * columns) / columns - 0.8)
+    names = unique(_stands_for(group, groups) for group in groups)
+    at_once = {_stands_for(group, groups) for group in groups if group.tasks < len(study.task_names)}
+    styles = {name: line_look(i) | (LEVEL if name in at_once else {}) for i, name in enumerate(names)}
+    ticks = _task_ticks(study.task_names, max(7.2, 3.4 * columns) / columns - 0.8)
     for axes, (name, members) in zip(grid, panels, strict=False):
         for group in members:
-            _draw_line(axes, group.heads[head], styles[_stands_for(group, groups)])
+            _draw_line(axes, group.heads[head], styles[_stands_for(group, groups)], len(ticks))
         tidy(axes)
         axes.set_title(shown(name), color=INK, size=10)
-        axes.set_xticks(range(len(names)), names)
+        axes.set_xticks(range(len(ticks)), ticks)
         axes.set_xlabel("after training", color=INK)
     grid[0].set_ylim(bottom=0)  # of all panels, now that everything is drawn
     for axes in grid[len(panels) :]:
@@ -68,20 +73,24 @@ def _task_ticks(task_names: Sequence[str], room: float) -> list[str]:
     return [shown(name, 99) if fit else str(task) for task, name in enumerate(task_names)]
 
 
-def _draw_line(axes: Axes, summary: HeadSummary, look: dict[str, Any]) -> None:
-    x = range(len(summary.over_tasks))
-    low = [stat.mean - (stat.sd or 0) for stat in summary.over_tasks]
-    high = [stat.mean + (stat.sd or 0) for stat in summary.over_tasks]
-    axes.fill_between(x, low, high, color=look["color"], alpha=0.16, lw=0)
-    axes.plot(x, [stat.mean for stat in summary.over_tasks], **look)
+def _draw_line(axes: Axes, summary: HeadSummary, look: dict[str, Any], tasks: int) -> None:
+    known = summary.over_tasks
+    stats = known * tasks if len(known) == 1 else known  # all classes at once: the same wherever one looks
+    low = [stat.mean - (stat.sd or 0) for stat in stats]
+    high = [stat.mean + (stat.sd or 0) for stat in stats]
+    axes.fill_between(range(tasks), low, high, color=look["color"], alpha=0.16, lw=0)
+    axes.plot(range(tasks), [stat.mean for stat in stats], **look)
 
 
 def accuracy_matrices(study: Study, head: str) -> Figure:
-    """Draw the mean accuracy matrix of each group, side by side: row = after training, column = tested on."""
+    """Draw the mean accuracy matrix of each group, side by side: row = after training, column = tested on.
+
+    Groups that learn all classes at once have none, and are left out where others have.
+    """
     import numpy as np
 
-    groups = study.having(head)
-    tasks = len(study.task_names)
+    tasks = max(group.tasks for group in study.having(head))
+    groups = [group for group in study.having(head) if group.tasks == tasks]
     columns = _columns(groups)
     rows = math.ceil(len(groups) / columns)
     side = max(2.0, min(0.36, 6 / tasks) * tasks)  # inches, of a matrix

@@ -20,6 +20,7 @@ from kaizen.report import collect
 from kaizen.runs import Run, find_experiments, read_run, without_duplicates
 from kaizen.runs_csv import read_rows, rows_text
 from kaizen.study import Stat, Study, study_of
+from kaizen.study_plots import accuracy_matrices, accuracy_over_tasks
 from kaizen.study_tables import as_json, csv_text, escape_latex, latex, markdown
 
 
@@ -165,6 +166,20 @@ def test_the_same_run_twice_counts_once_with_the_heads_of_both(tmp_path: Path) -
     assert [(run.experiment, list(run.heads)) for run in kept] == [("a", ["classifier", "knn"])]
     assert lines == ["b: same flags and seeds as a, with the same accuracies; counted once"]
     assert read_study([tmp_path / "a", tmp_path / "a"]).notes == []
+
+
+def test_all_classes_at_once_may_stand_beside_tasks(tmp_path: Path) -> None:
+    make_run(tmp_path / "joint", num_tasks=1, name="joint")
+    make_run(tmp_path / "tasks", num_tasks=3, name="tasks")
+    study = read_study([tmp_path])
+    assert study.task_names == ["0, 1", "2, 3", "4, 5"]
+    assert {group.label: group.tasks for group in study.groups} == {"joint": 1, "tasks": 3}
+    joint = next(group for group in study.groups if group.label == "joint").heads["classifier"]
+    assert joint.metrics["forgetting"] is None
+    lines = accuracy_over_tasks(study, "classifier").axes[0].lines
+    level = next(line.get_ydata() for line in lines if line.get_marker() == "")
+    assert list(level) == [joint.over_tasks[0].mean] * 3
+    assert len(accuracy_matrices(study, "classifier").axes) == 2  # the matrix with tasks, and the colour bar
 
 
 def test_other_numbers_of_tasks_do_not_compare(tmp_path: Path) -> None:
