@@ -61,10 +61,11 @@ def run(argv: list[str]) -> int:
         return 0
     args = complete(args)
     folder = experiment_folder(args.base_experiment_dir, args.experiment_dir, args.name)
-    for line in notices(args):
-        print(line)
+    told = notices(args)
     if unused := unused_flags(args):
-        print(f"warning: not used by {args.method} with the other flags: {', '.join('--' + name for name in unused)}")
+        told.append(f"warning: not used by {args.method} with the other flags: {', '.join('--' + u for u in unused)}")
+    for line in told:
+        print(line)
     if args.dry_run:
         return dry_run(args, folder if args.experiment_dir else None)
     check_devices(args)
@@ -78,7 +79,13 @@ def run(argv: list[str]) -> int:
         make_folder(folder)
         with held(folder) as lock:  # all that was checked may have changed until here, and `start` checks again
             experiment = Experiment.start(
-                folder, flags_of(args), data.split.classes, data.task_names, data.skipped.names
+                folder,
+                flags_of(args),
+                data.split.classes,
+                data.task_names,
+                data.skipped.names,
+                data.train.class_names,
+                told,
             )
             return chain(experiment, args.task_idx, args.num_tasks, lock)
 
