@@ -23,7 +23,7 @@ class Curve:
     """One curve.
 
     Attributes:
-        name: for the legend.
+        name: for the legend; empty where there is none, for a single curve.
         points: finite (x, y), x ascending.
         thick: it is the one to look at.
         marked: a dot at each point.
@@ -54,7 +54,7 @@ class Axes:
 
 
 def chart(title: str, meaning: Content, curves: Sequence[Curve], axes: Axes, end: str = "last") -> Html:
-    """A figure with a title, axes, curves, and a legend that has the last value of each.
+    """A figure with a title, axes, curves, the last value of the one to look at, and a legend with that of each.
 
     Args:
         title: what it shows.
@@ -84,7 +84,7 @@ def chart(title: str, meaning: Content, curves: Sequence[Curve], axes: Axes, end
         aria_label=f"{title}; {axes.y} over {axes.x}: {', '.join(values)}",
     )
     caption = tag("span", title, tag("small", meaning) if meaning else None)
-    return figure(svg, caption, _legend(curves, end))
+    return figure(svg, caption, *([_legend(curves, end)] if len(curves) > 1 else []))
 
 
 def thin(points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
@@ -215,7 +215,7 @@ def _legend(curves: Sequence[Curve], end: str) -> Html:
         line = tag("path", d="M1 4H25", class_=kind, style=colour, stroke_dasharray=dash_of(number))
         swatch = tag("svg", line, viewBox="0 0 26 8", aria_hidden="true")
         value = tag("b", short(curve.points[-1][1]))
-        items.append(tag("li", swatch, f"{curve.name} {end} ".lstrip(), value))
+        items.append(tag("li", swatch, f"{curve.name} {end} ", value))
     return tag("ul", *items, class_="legend")
 
 

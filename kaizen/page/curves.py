@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from kaizen.page.chart import Axes, Curve, Point, chart
 from kaizen.page.facts import Logged
 from kaizen.page.html import Html, Section, grid, paragraph, tag
-from kaizen.page.words import LOSSES, SIGNS, plain
+from kaizen.page.words import LOSSES, SIGNS, importance, plain
 
 Series = Mapping[str, list[Point]]
 
@@ -55,7 +55,7 @@ def _one(logged: Logged, series: Series, name: str, meaning: str) -> Html:
 def _accuracies(logged: Logged, series: Series) -> list[Html]:
     """A chart for each head, of how often the first answer, and one of the first five, is right."""
     axes = Axes("step", "accuracy", (0.0, 1.0), logged.borders)
-    heads = dict.fromkeys(name.rpartition("_acc")[0] for name in series)
+    heads = importance(list({name.rpartition("_acc")[0] for name in series}))
     charts = []
     for head in heads:
         ranks = sorted(int(name.rpartition("_acc")[2]) for name in series if name.rpartition("_acc")[0] == head)
@@ -73,7 +73,8 @@ def _tests(logged: Logged) -> list[Html]:
             heads.setdefault(found[1], {})[int(found[2])] = points
     axes = Axes("step", "accuracy", (0.0, 1.0), logged.borders)
     charts = []
-    for head, tasks in heads.items():
+    for head in importance(list(heads)):
+        tasks = heads[head]
         lines = [Curve(f"task {task}", _since(points, task, logged.borders)) for task, points in sorted(tasks.items())]
         lines = [line for line in lines if line.points]
         if max(map(len, tasks.values())) >= len(logged.borders):
@@ -86,13 +87,17 @@ def _since(points: Sequence[Point], task: int, borders: Sequence[float]) -> list
 
 
 def _rates(logged: Logged) -> list[Html]:
-    """One chart of the learning rates; groups that always have the same share a curve."""
-    rates: dict[tuple[Point, ...], list[str]] = {}
-    for name, points in logged.series.items():
-        if name.startswith("lr/"):
-            rates.setdefault(tuple(points), []).append(name.removeprefix("lr/"))
+    """One chart of the learning rates; groups that have the same, as long as they are trained, share a curve."""
+    rates = {name.removeprefix("lr/"): points for name, points in logged.series.items() if name.startswith("lr/")}
+    shared: list[tuple[list[Point], list[str]]] = []
+    for name in sorted(rates, key=lambda name: -len(rates[name])):
+        alike = (names for points, names in shared if set(rates[name]) <= set(points))
+        if (names := next(alike, None)) is not None:
+            names.append(plain(name))
+        else:
+            shared.append((rates[name], [plain(name)]))
     if not rates:
         return []
-    lines = [Curve(", ".join(map(plain, names)), points) for points, names in rates.items()]
+    lines = [Curve(", ".join(names), points) for points, names in shared]
     meaning = "Learning rate of each group of parameters: how far a step goes."
     return [chart("lr", meaning, lines, Axes("step", "learning rate", borders=logged.borders))]

@@ -132,10 +132,11 @@ def paragraph(*content: Content, kind: str | None = None) -> Html:
     return tag("p", *content, class_=kind)
 
 
-def page(title: str, header: Sequence[Html], sections: Sequence[Section], footer: Content) -> str:
+def page(kind: str, title: str, header: Sequence[Html], sections: Sequence[Section], footer: Content) -> str:
     """A whole page that needs nothing beside it.
 
     Args:
+        kind: what sort of page it is, above the title.
         title: of the window and the only h1.
         header: what stands below the title.
         sections: from top to bottom.
@@ -143,7 +144,8 @@ def page(title: str, header: Sequence[Html], sections: Sequence[Section], footer
     """
     names = _names([section.link or section.title for section in sections])
     links = [tag("a", part.link, href=f"#{name}") for part, name in zip(sections, names, strict=True) if part.link]
-    top = tag("header", tag("h1", title), *header, tag("nav", *links, aria_label="contents"))
+    contents = tag("nav", *links, aria_label="contents")
+    top = tag("header", paragraph(kind, kind="kind"), tag("h1", title), *header, contents)
     body = [
         tag(
             "section",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaizen.files import read_json
-from kaizen.page.html import Html, image, paragraph, scrolling, tag
+from kaizen.page.html import Html, grid, image, paragraph, scrolling, tag
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,9 +30,10 @@ def sample_views(folder: Path, task_names: Sequence[str]) -> list[Html]:
         made = _task_table(place, f"task {task}: {name}")
         size += len(made)
         tables.append(made)
+    parts = [grid(tables, "small")] if tables else []
     if left_out:
-        tables.append(paragraph(f"Not shown here: task {', '.join(left_out)}; see views.png in the task's folder."))
-    return tables
+        parts.append(paragraph(f"Not shown here: task {', '.join(left_out)}; see views.png in the task's folder."))
+    return parts
 
 
 def _task_table(place: Path, caption: str) -> Html:

@@ -37,7 +37,8 @@ def report_of(facts: Facts) -> str:
     title = str(facts.about.get("name") or facts.folder.name)
     when = f"{datetime.now():%Y-%m-%d %H:%M}"
     footer = f"Written {when} by Kaizen from {facts.folder.name}; python -m kaizen.page writes it anew."
-    return page(title, header, [section for section in sections if section is not None], footer)
+    whole = [section for section in sections if section is not None]
+    return page("Kaizen: report of an experiment", title, header, whole, footer)
 
 
 def _views(facts: Facts) -> Section | None:

@@ -37,7 +37,7 @@ def number(value: float | None) -> str:
 
 
 def heat_table(caption: str, columns: Sequence[Content], rows: Sequence[tuple[Content, Sequence[float]]]) -> Html:
-    """Accuracies as a table whose cells are the darker the higher they are; row i belongs to column i.
+    """Accuracies as a table whose cells have the stronger colour the higher they are; row i belongs to column i.
 
     Cells right of a row's own one are of tasks not trained yet: hatched, and left out of the colouring.
 
@@ -74,7 +74,7 @@ def _first_figures(results: Results, head: str) -> Section:
     chance = f"Guessing among all {classes} classes would be right in {1 / classes:.3f} of cases." if classes else ""
     untrained = found["baseline"]
     if untrained is not None:
-        chance += f" The untrained network reached {fmean(untrained):.3f}, the mean over all tasks."
+        chance += f" The untrained network reached {fmean(untrained):.3f}."
     return Section("In short", lead, [grid(numbers, "numbers"), tag("p", chance, class_="hint")], "In short")
 
 
@@ -89,7 +89,7 @@ def _all_metrics(results: Results, heads: Sequence[str]) -> Section:
         for head, tasks in results["waiting"].items()
     ]
     body = [
-        table("Metrics of every head", columns, rows, wide=True),
+        table("Metrics of every head", columns, rows, "metrics", wide=True),
         tag("h3", "How each is computed", class_="subhead"),
         pairs(((_named(name), _formula(name)) for name in METRICS), "meanings"),
         tag("h3", "What each head is", class_="subhead"),
@@ -128,7 +128,7 @@ def _over_tasks(results: Results, heads: Sequence[str]) -> Section:
         meaning = "Each task from its own training on; a falling line is forgetting."
         charts.append(chart(f"{plain(head)}: each task", meaning, curves, axes, "now"))
     lead = "Test accuracy after each task, all test images together with one set of weights."
-    return Section("Accuracy over tasks", lead, [grid(charts, "two")], "Over tasks")
+    return Section("Accuracy over tasks", lead, [grid(charts)], "Over tasks")
 
 
 def _mean_of_seen(head: Mapping[str, Any]) -> list[tuple[float, float]]:
@@ -146,7 +146,8 @@ def _matrices(results: Results, heads: Sequence[str]) -> Section:
         rows = [(f"task {i}", row) for i, row in enumerate(matrix)]
         body.append(heat_table(f"{plain(head)}: accuracy on each task", columns, rows))
     lead = (
-        "A row for each trained task, a column for each tested one: the darker a cell, the more is right. Framed: the "
-        "task just trained. Hatched: not trained yet. Reading down a column shows how a task is kept."
+        "A row for each trained task, a column for each tested one: the stronger the colour, the more is right. "
+        "Framed: the task just trained. Hatched: not trained yet. Reading down a column shows how a task is kept."
     )
-    return Section("Accuracy matrix", lead, body, "Matrix")
+    parts = body if len(names) > DENSE else [grid(body, "two")]
+    return Section("Accuracy matrix", lead, parts, "Matrix")

@@ -69,11 +69,11 @@ def tasks(facts: Facts) -> Section:
     for status, name in zip(facts.tasks, facts.about["task_names"], strict=True):
         trained = duration(seconds[status.task]) if status.task < len(seconds) else NONE
         cells = _state_cells(status)
-        rows.append([f"task {status.task}", tag("td", shorten(name), class_="text"), status.name, trained, *cells])
+        rows.append([f"task {status.task}", shorten(name), status.name, trained, *cells])
     columns = ["", "what it is", "state", "training", "last start", "end", "starts", "epochs"]
     total = f"Training took {duration(sum(seconds))} in all (hours:minutes:seconds). " if seconds else ""
     lead = f"{total}Each task starts from the model that the one before it left."
-    return Section("Tasks", lead, [table("How far each task is", columns, rows, wide=True)], "Tasks")
+    return Section("Tasks", lead, [table("How far each task is", columns, rows, "tasks", wide=True)], "Tasks")
 
 
 def _state_cells(status: TaskStatus) -> list[Content]:
@@ -126,12 +126,12 @@ def classes(facts: Facts) -> Section:
 def flags(facts: Facts) -> Section:
     """All flags: first those that differ from their defaults."""
     known = defaults(facts.flags)
-    changed = [name for name, value in facts.flags.items() if name not in known or known[name] != value]
-    rows = [[_flag(n), _value(facts.flags[n]), _value(known[n]) if n in known else NONE] for n in changed]
-    others = [(_flag(name), _value(value)) for name, value in facts.flags.items() if name not in changed]
-    body = [table("Set for this run", ["flag", "value", "default"], rows, "words")]
-    if others:
-        body += [tag("h3", "As by default", class_="subhead"), pairs(others)]
+    changed = {n: v for n, v in facts.flags.items() if n not in known or known[n] != v}
+    others = {n: v for n, v in facts.flags.items() if n not in changed}
+    body: list[Html] = []
+    for title, part, below in (("Set for this run", changed, known), ("As by default", others, {})):
+        rows = [(tag("code", f"--{name}"), _with_default(name, value, below)) for name, value in part.items()]
+        body += [tag("h3", title, class_="subhead"), pairs(rows)] if rows else []
     lead = "Everything that says what was done; python main_continual.py --help explains each flag."
     return Section("Flags", lead, body, "Flags")
 
@@ -161,13 +161,14 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def _flag(name: str) -> Html:
-    return tag("code", f"--{name}")
+def _with_default(name: str, value: object, known: Mapping[str, Any]) -> Html:
+    default = tag("small", f"default {_value(known[name])}") if known.get(name, "") != "" else None
+    return joined([_value(value), default])
 
 
 def _value(value: object) -> str:
     if isinstance(value, list):
-        return " ".join(map(str, value))
+        return " ".join(map(str, value)) or "none"
     return "not set" if value is None else str(value)
 
 
