@@ -165,7 +165,7 @@ def chain(experiment: Experiment, first: int, num_tasks: int, lock: Lock | None 
             if status == 0:  # else the task has told already that the disk is full
                 raise
         if status != 0:
-            with suppress(OSError):
+            with suppress(OSError, UsageError):
                 write_report(experiment.folder)  # it says how far the experiment is
             cure = f"the same command with --experiment_dir {experiment.name} goes on from it"
             print(f"task {task} stopped with exit status {status}; {cure}", file=sys.stderr)
