@@ -14,6 +14,7 @@ from kaizen.page.report import write_report
 CHROMIUM = Path("/usr/bin/chromium")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+PATIENCE = 120_000  # milliseconds, on a machine that is busy with other tests
 LONG = "a_very_long_name_of_a_class_" * 8
 
 
@@ -23,7 +24,7 @@ def browser() -> Iterator[Any]:
     if not CHROMIUM.exists():
         pytest.skip(f"there is no {CHROMIUM}; apt-get install chromium")
     with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
+        started = driver.chromium.launch(executable_path=str(CHROMIUM), args=QUIET, timeout=PATIENCE)
         yield started
         started.close()
 
@@ -48,6 +49,7 @@ def test_it_is_silent_alone_and_no_wider_than_the_window(
     browser: Any, page_path: Path, width: int, scheme: str
 ) -> None:
     page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    page.set_default_timeout(PATIENCE)
     said: list[str] = []
     asked: list[str] = []
     page.on("console", lambda message: said.append(message.text))
@@ -66,6 +68,7 @@ def test_it_is_silent_alone_and_no_wider_than_the_window(
 
 def test_it_prints(browser: Any, page_path: Path) -> None:
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(page_path.as_uri())
     assert page.pdf(format="A4").startswith(b"%PDF")
     page.set_viewport_size({"width": 688, "height": 1000})  # A4 within its margins
