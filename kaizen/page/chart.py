@@ -208,15 +208,15 @@ def _last_value(scale: _Scale, curves: Sequence[Curve]) -> list[Html]:
 
 
 def _legend(curves: Sequence[Curve], end: str) -> Html:
-    items = []
+    items, many = [], len(curves) > MANY
     for number, curve in enumerate(curves):
         colour = f"stroke:{colour_of(number, len(curves))}"
         kind = "curve thick" if curve.thick else "curve"
         line = tag("path", d="M1 4H25", class_=kind, style=colour, stroke_dasharray=dash_of(number))
         swatch = tag("svg", line, viewBox="0 0 26 8", aria_hidden="true")
         value = tag("b", short(curve.points[-1][1]))
-        items.append(tag("li", swatch, f"{curve.name} {end} ", value))
-    return tag("ul", *items, class_="legend")
+        items.append(tag("li", swatch, f"{curve.name} " if many else f"{curve.name} {end} ", value))
+    return tag("ul", *items, class_="legend many" if many else "legend")
 
 
 def _rounded(low: float, high: float) -> tuple[float, float]:

@@ -32,8 +32,8 @@ def report_of(facts: Facts) -> str:
     header = [paragraph(summary(facts), kind="lead"), badge(facts)]
     figures = scores(facts.results) if facts.results is not None else []
     first, rest = figures[:1], figures[1:]
-    sections = [*first, notes(facts), tasks(facts), *rest, _views(facts), curves(facts.logged)]
-    sections += [classes(facts), flags(facts), versions(facts)]
+    sections = [*first, notes(facts), *rest, _views(facts), curves(facts.logged)]
+    sections += [tasks(facts), classes(facts), flags(facts), versions(facts)]
     title = str(facts.about.get("name") or facts.folder.name)
     when = f"{datetime.now():%Y-%m-%d %H:%M}"
     footer = f"Written {when} by Kaizen from {facts.folder.name}; python -m kaizen.page writes it anew."

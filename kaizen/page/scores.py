@@ -1,4 +1,4 @@
-"""How well the model does: the figures to see first, all metrics, accuracy over tasks, the accuracy matrices."""
+"""How well the model does: the figures to see first, accuracy over tasks, the accuracy matrices, all metrics."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def scores(results: Results) -> list[Section]:
         return [Section("Accuracy", None, [tag("p", f"Not judged: {UNJUDGED}.")])]
     return [
         _first_figures(results, heads[0]),
-        _all_metrics(results, heads),
         _over_tasks(results, heads),
         _matrices(results, heads),
+        _all_metrics(results, heads),
     ]
 
 
@@ -122,7 +122,7 @@ def _over_tasks(results: Results, heads: Sequence[str]) -> Section:
     for head in heads:
         matrix = results["heads"][head]["accuracy_matrix"]
         curves = [
-            Curve(f"task {task}", [(float(i), matrix[i][task]) for i in range(task, done)], False, True)
+            Curve(f"task {task}", [(float(i), matrix[i][task]) for i in range(task, done)], False, done <= DENSE)
             for task in range(done)
         ]
         meaning = "Each task from its own training on; a falling line is forgetting."
