@@ -16,6 +16,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 44, 18, 34  # margins, for the numbers
 MOST_POINTS = 160  # of a curve; more are not seen in so small a picture
 DASHES = ("", "6 3", "2 3", "9 3 2 3", "12 4", "4 2 1 2", "1 4", "8 2 4 2")  # tell curves apart without colour
 MANY = len(DASHES)
+NARROW = 12  # the numbers of narrower tasks would touch
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,9 @@ def _frame(scale: _Scale, axes: Axes) -> list[Html]:
         left, width = scale.x(start), round(scale.x(stop) - scale.x(start), 1)
         if task % 2:
             parts.append(tag("rect", x=left, y=high, width=width, height=low - high, class_="band"))
-        if task:
+        if task and width >= NARROW:
             parts.append(tag("line", x1=left, x2=left, y1=high, y2=low, class_="border"))
-        if width >= 12:  # else the numbers of the tasks would touch
+        if width >= NARROW:
             label = f"task {task}" if width >= 40 else str(task)
             parts.append(tag("text", label, x=round(left + width / 2, 1), y=high - 5, text_anchor="middle"))
     for value in _ticks(*scale.ys):

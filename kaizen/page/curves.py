@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from kaizen.page.chart import Axes, Curve, Point, chart
+from kaizen.page.chart import MANY, Axes, Curve, Point, chart
 from kaizen.page.facts import Logged
 from kaizen.page.html import Html, Section, grid, paragraph, tag
 from kaizen.page.words import LOSSES, SIGNS, importance, plain
@@ -22,8 +22,8 @@ def curves(logged: Logged) -> Section:
         tasks = ", ".join(map(str, logged.damaged))
         body.append(paragraph(f"metrics.csv of task {tasks} cannot be read to its end.", kind="alert"))
     lead = (
-        "Each point is the mean over the steps since the one before; all tasks stand on one axis, dashed lines between "
-        "them. Where there are many points, the line is the mean of neighbours and the shade what they lie between."
+        "Each point is the mean over the steps since the one before; all tasks stand on one axis, in bands. "
+        "Where there are many points, the line is the mean of neighbours and the shade what they lie between."
     )
     return Section("Training curves", lead, body, "Curves")
 
@@ -75,7 +75,8 @@ def _tests(logged: Logged) -> list[Html]:
     charts = []
     for head in importance(list(heads)):
         tasks = heads[head]
-        lines = [Curve(f"task {task}", _since(points, task, logged.borders)) for task, points in sorted(tasks.items())]
+        word = "" if len(tasks) > MANY else "task "
+        lines = [Curve(f"{word}{task}", _since(points, task, logged.borders)) for task, points in sorted(tasks.items())]
         lines = [line for line in lines if line.points]
         if max(map(len, tasks.values())) >= len(logged.borders):
             charts.append(chart(f"{plain(head)}: each task", "From its own training on.", lines, axes))

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from kaizen.metrics import METRICS
-from kaizen.page.chart import Axes, Curve, chart
+from kaizen.page.chart import MANY, Axes, Curve, chart
 from kaizen.page.html import Content, Html, Section, big_number, grid, joined, pairs, scrolling, table, tag
 from kaizen.page.words import head_words, importance, metric_words, plain
 from kaizen.report import UNJUDGED, Results
@@ -58,7 +58,7 @@ def heat_table(caption: str, columns: Sequence[Content], rows: Sequence[tuple[Co
         lines.append(tag("tr", tag("th", name, scope="row"), *cells))
     head = tag("thead", tag("tr", *(tag("th", column, scope="col") for column in columns)))
     kind = "heat dense" if dense else "heat"
-    inner = tag("table", tag("caption", caption), head, tag("tbody", *lines), class_=kind)
+    inner = tag("table", tag("caption", caption), head, tag("tbody", *lines), class_=kind, style=f"--n:{len(columns)}")
     return scrolling(inner, caption)
 
 
@@ -122,7 +122,12 @@ def _over_tasks(results: Results, heads: Sequence[str]) -> Section:
     for head in heads:
         matrix = results["heads"][head]["accuracy_matrix"]
         curves = [
-            Curve(f"task {task}", [(float(i), matrix[i][task]) for i in range(task, done)], False, done <= DENSE)
+            Curve(
+                str(task) if done > MANY else f"task {task}",
+                [(float(i), matrix[i][task]) for i in range(task, done)],
+                False,
+                done <= MANY,
+            )
             for task in range(done)
         ]
         meaning = "Each task from its own training on; a falling line is forgetting."
