@@ -172,7 +172,7 @@ def test_an_experiment_that_is_through_is_left_as_it_is(
     assert "epoch" not in out
     tables = out[out.index("classifier: accuracy on each task") :]
     assert done.stdout.endswith(tables)
-    written = {".lock", "experiment.json", "results.json", "results.csv"}
+    written = {".lock", "experiment.json", "results.json", "results.csv", "report.html"}
     assert {name for name in after if after[name] != before[name]} <= written
     assert {name: content for name, (_, content) in after.items()} == {n: c for n, (_, c) in before.items()}
 

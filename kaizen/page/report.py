@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 
 from kaizen.files import atomic_write_text
@@ -11,7 +10,7 @@ from kaizen.page.facts import Facts, read_facts
 from kaizen.page.html import Section, page, paragraph
 from kaizen.page.pictures import sample_views
 from kaizen.page.scores import scores
-from kaizen.page.setting import badge, classes, flags, notes, summary, tasks, versions
+from kaizen.page.setting import as_of, badge, classes, flags, notes, summary, tasks, versions
 
 NAME = "report.html"
 
@@ -35,8 +34,7 @@ def report_of(facts: Facts) -> str:
     sections = [*first, notes(facts), *rest, _views(facts), curves(facts.logged)]
     sections += [tasks(facts), classes(facts), flags(facts), versions(facts)]
     title = str(facts.about.get("name") or facts.folder.name)
-    when = f"{datetime.now():%Y-%m-%d %H:%M}"
-    footer = f"Written {when} by Kaizen from {facts.folder.name}; python -m kaizen.page writes it anew."
+    footer = f"Made by Kaizen from {facts.folder.name}{as_of(facts)}; python -m kaizen.page writes it anew."
     whole = [section for section in sections if section is not None]
     return page("Kaizen: report of an experiment", title, header, whole, footer)
 

@@ -155,6 +155,13 @@ def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         return known
 
 
+def as_of(facts: Facts) -> str:
+    """When the state was last written down: no other time, so that the page of the same folder is the same."""
+    states = [task.state for task in facts.tasks if task.state is not None]
+    moments = [datetime.fromisoformat(m) for state in states for m in (state.start, state.end) if m is not None]
+    return f", as of {max(moments, key=str):%Y-%m-%d %H:%M}" if moments else ""
+
+
 def duration(seconds: float) -> str:
     """Hours:minutes:seconds."""
     minutes, rest = divmod(round(seconds), 60)

@@ -211,6 +211,13 @@ def test_a_folder_that_is_none_is_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
+    folder = make_experiment(tmp_path / "run")
+    first = write_report(folder).read_bytes()
+    assert write_report(folder).read_bytes() == first
+    assert b"as of 2026-01-02 03:05" in first
+
+
 def test_by_hand(tmp_path: Path) -> None:
     folder = make_experiment(tmp_path / "run")
     (folder / "experiment.json").write_text(json.dumps(read_json(folder / "experiment.json")))
