@@ -61,10 +61,11 @@ def run(argv: list[str]) -> int:
         return 0
     args = complete(args)
     folder = experiment_folder(args.base_experiment_dir, args.experiment_dir, args.name)
-    for line in notices(args):
-        print(line)
+    told = notices(args)
     if unused := unused_flags(args):
-        print(f"warning: not used by {args.method} with the other flags: {', '.join('--' + name for name in unused)}")
+        told.append(f"warning: not used by {args.method} with the other flags: {', '.join('--' + u for u in unused)}")
+    for line in told:
+        print(line)
     if args.dry_run:
         return dry_run(args, folder if args.experiment_dir else None)
     check_devices(args)
@@ -78,7 +79,13 @@ def run(argv: list[str]) -> int:
         make_folder(folder)
         with held(folder) as lock:  # all that was checked may have changed until here, and `start` checks again
             experiment = Experiment.start(
-                folder, flags_of(args), data.split.classes, data.task_names, data.skipped.names
+                folder,
+                flags_of(args),
+                data.split.classes,
+                data.task_names,
+                data.skipped.names,
+                data.train.class_names,
+                told,
             )
             return chain(experiment, args.task_idx, args.num_tasks, lock)
 
@@ -140,6 +147,7 @@ def check_start(args: Args, folder: Path | None, num_classes: int) -> None:
 
 def chain(experiment: Experiment, first: int, num_tasks: int, lock: Lock | None = None) -> int:
     """Run the tasks that are not done, one process each; stop at the first that fails, with its exit status."""
+    from kaizen.page.report import write_report
     from kaizen.report import draw_plots, show, write
 
     print(f"experiment {experiment.folder}", flush=True)
@@ -157,14 +165,17 @@ def chain(experiment: Experiment, first: int, num_tasks: int, lock: Lock | None 
             if status == 0:  # else the task has told already that the disk is full
                 raise
         if status != 0:
+            with suppress(OSError, UsageError):
+                write_report(experiment.folder)  # it says how far the experiment is
             cure = f"the same command with --experiment_dir {experiment.name} goes on from it"
             print(f"task {task} stopped with exit status {status}; {cure}", file=sys.stderr)
             return status
     results = write(experiment.folder)  # again: the last task may have been cut off before it did
     draw_plots(results, experiment.folder, missing_only=True)
+    page = write_report(experiment.folder)
     show(results)
     more = "plots/" if results["heads"] else "task*/final.ckpt"
-    print(f"results in {experiment.folder}/results.json, results.csv and {more}")
+    print(f"results in {experiment.folder}/results.json, results.csv and {more}; open {page}")
     return 0
 
 

@@ -31,6 +31,7 @@ from kaizen.models.encoders import build_encoder
 from kaizen.models.heads import mlp
 from kaizen.plan import Data, active_terms, channel_statistics, probe_batch_size, probe_indices
 from kaizen.progress import Progress
+from kaizen.samples import Samples
 from kaizen.saving import Saving
 
 
@@ -158,7 +159,11 @@ def build_trainer(
         check_val_every_n_epoch=args.check_val_every_n_epoch,
         num_sanity_val_steps=0,
         logger=build_loggers(args, folder, name, task_idx, keep),
-        callbacks=[*([saving] if saving else []), Progress(f"task {task_idx}", args.max_epochs)],
+        callbacks=[
+            *([saving] if saving else []),
+            Samples(folder, image_size(args)),
+            Progress(f"task {task_idx}", args.max_epochs),
+        ],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

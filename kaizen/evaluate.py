@@ -25,6 +25,7 @@ from kaizen.experiment import Experiment
 from kaizen.files import read_json, write_json
 from kaizen.judge import Judge, Weights
 from kaizen.logs import mean_by_task
+from kaizen.page.report import write_report
 from kaizen.plan import Data, load_data
 from kaizen.protocols import (
     Asked,
@@ -93,9 +94,10 @@ def evaluate_experiment(asked: Asked, args: Args) -> None:
             judge_task(experiment, judge, task)
         results = write(folder)
         draw_plots(results, folder)
+        page = write_report(folder)
     show(results)
     log_evaluation(args, model, folder, {"protocol": protocol.name, **protocol.settings()}, results)
-    print(f"results in {folder}/results.json, results.csv and plots/")
+    print(f"results in {folder}/results.json, results.csv and plots/; open {page}")
 
 
 def chosen_tasks(experiment: Experiment, model: Args, wanted: list[int] | None, finished: int) -> list[int]:

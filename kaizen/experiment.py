@@ -65,6 +65,8 @@ class Experiment:
         tasks: list[list[int]],
         task_names: list[str],
         skipped: Sequence[str] = (),
+        classes: Sequence[str] = (),
+        notices: Sequence[str] = (),
     ) -> Experiment:
         """Make the folder, or go on in it.
 
@@ -74,6 +76,8 @@ class Experiment:
             tasks: classes of each task.
             task_names: for people.
             skipped: names of images that are left out, as they cannot be read.
+            classes: their names, in the order of their numbers.
+            notices: what the user was told at the start.
 
         Raises:
             UsageError: the folder holds an experiment that cannot go on like this.
@@ -90,6 +94,8 @@ class Experiment:
             "seeds": {"seed": flags["seed"], "split_seed": flags["split_seed"]},
             "versions": versions(),
             "skipped_images": [*skipped],
+            "classes": [*classes],
+            "notices": [*notices],
         }
         write_json(folder / "experiment.json", about)
         return cls(folder, flags)

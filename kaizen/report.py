@@ -42,11 +42,8 @@ def collect(folder: Path) -> Results:
     Raises:
         UsageError: naming the file that is missing, broken, or at odds with the others.
     """
-    experiment = _read(folder / "experiment.json", ("flags", "seeds", "versions", "tasks", "task_names"))
-    _check_kinds(experiment, folder / "experiment.json")
+    experiment = read_experiment(folder)
     num_tasks = len(experiment["tasks"])
-    if len(experiment["task_names"]) != num_tasks:
-        raise UsageError(f"{folder / 'experiment.json'}: task_names must name each of the {num_tasks} tasks")
     finished = [_read_task(_task_file(folder, 0), num_tasks)]
     while len(finished) < num_tasks and (path := _task_file(folder, len(finished))).exists():
         finished.append(_read_task(path, num_tasks))
@@ -69,6 +66,16 @@ def collect(folder: Path) -> Results:
         "waiting": waiting,
         "skipped_images": len(experiment.get("skipped_images", ())),
     }
+
+
+def read_experiment(folder: Path) -> dict[str, Any]:
+    """What experiment.json holds. Raises UsageError where it is missing or broken."""
+    path = folder / "experiment.json"
+    experiment = _read(path, ("flags", "seeds", "versions", "tasks", "task_names"))
+    _check_kinds(experiment, path)
+    if len(experiment["task_names"]) != len(experiment["tasks"]):
+        raise UsageError(f"{path}: task_names must name each of the {len(experiment['tasks'])} tasks")
+    return experiment
 
 
 def write(folder: Path) -> Results:
@@ -102,8 +109,7 @@ def draw_plots(results: Results, folder: Path, missing_only: bool = False) -> No
 def show(results: Results, console: Console | None = None) -> None:
     """Print the accuracy matrices and the metrics as tables that fit 80 columns.
 
-    Without heads, one line says why.
-    Beyond `WIDEST_MATRIX` tasks the matrices give way to one table of the accuracies after the last one.
+    Without heads, one line says why. Beyond `WIDEST_MATRIX` tasks one table of the last rows replaces the matrices.
     """
     from rich.console import Console
 
@@ -259,8 +265,7 @@ def _matrix_table(head: str, matrix: list[list[float]], task_names: list[str]) -
     """One line per trained task, one column per tested task; tasks not trained yet are dim."""
     table = empty_table(f"{head}: accuracy on each task", "", *_short_names(task_names))
     for trained, row in enumerate(matrix):
-        cells = [_cell(value, dim=tested > trained) for tested, value in enumerate(row)]
-        table.add_row(f"after task {trained}", *cells)
+        table.add_row(f"after task {trained}", *(_cell(v, dim=tested > trained) for tested, v in enumerate(row)))
     return table
 
 

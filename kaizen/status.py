@@ -60,16 +60,21 @@ def show_status(given: str, console: Console | None = None) -> None:
             f"--status {shorten(ascii(given)[1:-1])}: holds no experiment.json; give an experiment's folder"
         )
     console = console or Console()
-    used = in_use(folder)  # looked at before and after: a task may begin or end while its state is read
     experiment = _open(folder)
-    count = _count(experiment)
-    tasks = [_look(experiment, task) for task in range(count)]
-    if used is False and in_use(folder) is False:
-        tasks = [_orphaned(task) for task in tasks]
+    tasks, used = look_at(experiment, _count(experiment))
     console.print(f"experiment {folder}", markup=False, highlight=False, soft_wrap=True)
     _print_tasks(console, tasks)
     _print_accuracies(console, tasks)
     console.print(_next_start(experiment, tasks, used), markup=False, highlight=False, soft_wrap=True)
+
+
+def look_at(experiment: Experiment, count: int) -> tuple[list[TaskStatus], bool | None]:
+    """How far the first `count` tasks are, and whether a run is at work on them; None where that cannot be known."""
+    used = in_use(experiment.folder)  # looked at before and after: a task may begin or end while its state is read
+    tasks = [_look(experiment, task) for task in range(count)]
+    if used is False and in_use(experiment.folder) is False:
+        tasks = [_orphaned(task) for task in tasks]
+    return tasks, used
 
 
 def _is_experiment(folder: Path) -> bool:

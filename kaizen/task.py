@@ -29,6 +29,7 @@ from kaizen.learner import ContinualLearner
 from kaizen.loggers import log_task
 from kaizen.logs import mean_by_task
 from kaizen.memory import remember
+from kaizen.page.report import write_report
 from kaizen.plan import Data, open_data, probe_indices
 from kaizen.report import draw_plots, write
 from kaizen.saving import Saved, Saving, Stop, Stopped
@@ -86,6 +87,7 @@ def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) ->
     results = write(experiment.folder)
     if results["tasks_done"] == results["num_tasks"]:
         draw_plots(results, experiment.folder)
+    write_report(experiment.folder)
     log_task(trainer.loggers, args, experiment.folder, results, task_idx)
 
 

@@ -91,6 +91,7 @@ def test_an_experiment_ends_well_and_says_what_it_did(finished: Finished) -> Non
     assert complaints(done) == []
     lines = done.stdout.splitlines()
     assert lines[0] == "experiment folder: experiments/run"
+    assert lines[-1].endswith("open experiments/run/report.html")
     for text in ("task 0 epoch 1/2  ssl ", "task 1 epoch 2/2  ssl ", "final", "forgetting", "after task 1"):
         assert text in done.stdout, text
     assert "distill_features" in next(line for line in lines if line.startswith("task 1 epoch"))
@@ -105,7 +106,8 @@ def test_the_files_of_an_experiment(finished: Finished) -> None:
     assert all((folder / "plots" / name).read_bytes().startswith(b"\x89PNG") for name in plots)
     for task in range(2):
         assert {path.name for path in (folder / f"task{task}").iterdir()} == {
-            *("accuracy.json", "final.ckpt", "metrics.csv", "state.json", "wandb", *["replay.json"] * task)
+            *("accuracy.json", "final.ckpt", "metrics.csv", "state.json", "views.json", "views.png", "wandb"),
+            *["replay.json"] * task,
         }
         (run,) = (folder / f"task{task}" / "wandb").glob("offline-run-*/*.wandb")
         assert b"train/ssl" in run.read_bytes()
@@ -171,7 +173,7 @@ def test_an_experiment_that_is_through_is_left_as_it_is(
     assert "epoch" not in out
     tables = out[out.index("classifier: accuracy on each task") :]
     assert done.stdout.endswith(tables)
-    written = {".lock", "experiment.json", "results.json", "results.csv"}
+    written = {".lock", "experiment.json", "results.json", "results.csv", "report.html"}
     assert {name for name in after if after[name] != before[name]} <= written
     assert {name: content for name, (_, content) in after.items()} == {n: c for n, (_, c) in before.items()}
 
@@ -206,6 +208,8 @@ def test_a_task_that_was_deleted_is_trained_again_to_the_same_numbers(finished: 
         "metrics.csv",
         "replay.json",
         "state.json",
+        "views.json",
+        "views.png",
     }
 
 
@@ -318,6 +322,7 @@ def test_a_task_that_fails_stops_the_chain_with_its_own_exit_status(
     error = capfd.readouterr().err
     assert error.count("\n") == 1
     assert "task 1 stopped with exit status 7" in error and "--experiment_dir run goes on" in error
+    assert "failed in task 1 (exit status 7)" in (experiment.folder / "report.html").read_text()
 
 
 def test_a_chain_writes_down_how_each_task_ended(
@@ -378,6 +383,7 @@ def test_results_that_were_never_written_are_made_up_for(experiment: Experiment)
     assert chain(experiment, 0, 3) == 0
     assert read_json(experiment.folder / "results.json")["tasks_done"] == 3
     assert (experiment.folder / "results.csv").exists()
+    assert "done, all 3 tasks" in (experiment.folder / "report.html").read_text()
     assert len(list((experiment.folder / "plots").iterdir())) == 2
 
 

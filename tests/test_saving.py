@@ -65,6 +65,8 @@ def compare(one: Experiment, two: Experiment) -> None:
         assert (one.task_folder(task) / "metrics.csv").read_text() == (
             two.task_folder(task) / "metrics.csv"
         ).read_text()
+        for name in ("views.png", "views.json"):
+            assert (one.task_folder(task) / name).read_bytes() == (two.task_folder(task) / name).read_bytes()
         assert not (two.task_folder(task) / "progress").exists()
     results = [read_json(e.folder / "results.json") for e in (one, two)]
     for result in results:
