@@ -138,7 +138,7 @@ class Judge:
 
         def extract() -> Features:
             encoder, _ = encoder_of(args, weights.state, prefix, weights.path, weights.flag)
-            encoder.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            encoder.to(self.device)
             loader = evaluation_loader(images, indices, image_size(args), EVALUATION_BATCH, args.num_workers)
             line = f"{title}: features of {len(indices)} {'test' if split == 'test' else 'training'} images"
             with evaluation_precision(self.args.precision, self.device):

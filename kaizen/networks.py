@@ -27,7 +27,7 @@ def heads_in(state: dict[str, Tensor]) -> list[str]:
 
 
 def encoder_of(args: Args, state: dict[str, Tensor], prefix: str, path: Path, flag: str) -> tuple[nn.Module, int]:
-    """An encoder with its weights.
+    """An encoder with its weights, in channels_last.
 
     Args:
         args: of its training.
@@ -44,7 +44,7 @@ def encoder_of(args: Args, state: dict[str, Tensor], prefix: str, path: Path, fl
     with torch.device("meta"):  # the flags may claim any size: no memory before the weights are known to fit
         encoder, feature_dim = build_encoder(args.encoder, image_size(args), args.stem_padding, args.encoder_width)
     load_part(encoder, state, prefix, path, flag)
-    return encoder, feature_dim
+    return encoder.to(memory_format=torch.channels_last), feature_dim  # type: ignore[call-overload]
 
 
 def head_of(state: dict[str, Tensor], prefix: str, path: Path, flag: str) -> tuple[nn.Module, int]:

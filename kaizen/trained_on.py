@@ -47,7 +47,7 @@ def is_trained_on(content: Any, task_idx: int) -> bool:
         isinstance(names, list)
         and all(map(_is_text, names))
         and isinstance(tasks, list)
-        and len(tasks) == task_idx + 1
+        and len(tasks) == task_idx + 1 > 0
         and all(_are_labels(labels, len(names)) for labels in tasks)
         and type(content["cropped"]) is bool
     )
