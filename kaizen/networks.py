@@ -44,7 +44,7 @@ def encoder_of(args: Args, state: dict[str, Tensor], prefix: str, path: Path, fl
     with torch.device("meta"):  # the flags may claim any size: no memory before the weights are known to fit
         encoder, feature_dim = build_encoder(args.encoder, image_size(args), args.stem_padding, args.encoder_width)
     load_part(encoder, state, prefix, path, flag)
-    return encoder.to(memory_format=torch.channels_last), feature_dim  # type: ignore[call-overload]
+    return encoder.to(memory_format=torch.channels_last), feature_dim
 
 
 def head_of(state: dict[str, Tensor], prefix: str, path: Path, flag: str) -> tuple[nn.Module, int]:
