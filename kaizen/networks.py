@@ -41,8 +41,11 @@ def encoder_of(args: Args, state: dict[str, Tensor], prefix: str, path: Path, fl
     Raises:
         UsageError: the weights are of another architecture.
     """
-    with torch.device("meta"):  # the flags may claim any size: no memory before the weights are known to fit
-        encoder, feature_dim = build_encoder(args.encoder, image_size(args), args.stem_padding, args.encoder_width)
+    try:
+        with torch.device("meta"):  # the flags may claim any size: no memory before the weights are known to fit
+            encoder, feature_dim = build_encoder(args.encoder, image_size(args), args.stem_padding, args.encoder_width)
+    except (RuntimeError, TypeError, OverflowError):  # beyond all numbers
+        raise UsageError(f"{flag} {path}: --encoder_width {args.encoder_width:g} is too large; it is damaged") from None
     load_part(encoder, state, prefix, path, flag)
     return encoder.to(memory_format=torch.channels_last), feature_dim
 
