@@ -373,25 +373,30 @@ def parse(argv: Sequence[str], extra: Iterable[Flag] = (), usage: str = TRAINING
     Raises:
         UsageError: an unknown or abbreviated flag, a value of the wrong type, outside its range or choices.
     """
-    core, others = core_flags(), list(extra)
+    others = list(extra)
+    values = parse_values(argv, [*core_flags(), *others], usage)
+    given = frozenset(values)
+    method_flags = {item.name: values.pop(item.name) for item in others if item.name in values}
+    return Args(**values, method_flags=method_flags, given=given)
+
+
+def parse_values(argv: Sequence[str], flags: Sequence[Flag], usage: str) -> dict[str, Any]:
+    """Command line -> the values of those flags that are given, each checked by itself. Raises UsageError."""
     parser = _Parser(usage=usage, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     themes: dict[str, Any] = {}
-    for item in [*core, *others]:
+    for item in flags:
         group = themes.setdefault(item.theme, None) or parser.add_argument_group(item.theme)
         themes[item.theme] = group
         _add(group, item)
     check_words(argv)
     found, unknown = parser.parse_known_args(list(argv))
-    known = [name for item in [*core, *others] for name in (item.name, *item.aliases)]
     if unknown:
-        raise UsageError(_unknown(unknown[0], known))
+        raise UsageError(_unknown(unknown[0], [name for item in flags for name in (item.name, *item.aliases)]))
     values = vars(found)
-    for item in [*core, *others]:
+    for item in flags:
         if item.name in values:
             check_value(item, values[item.name])
-    given = frozenset(values)
-    method_flags = {item.name: values.pop(item.name) for item in others if item.name in values}
-    return Args(**values, method_flags=method_flags, given=given)
+    return values
 
 
 def check_words(argv: Sequence[str]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from kaizen.args import UsageError
 from kaizen.files import atomic_path
-from kaizen.learner import ContinualLearner
 from kaizen.published import is_state, read_weights, translate
+from kaizen.trained_on import TrainedOn, is_trained_on
+
+if TYPE_CHECKING:  # reading a checkpoint needs no Lightning, which takes seconds to load
+    from kaizen.learner import ContinualLearner
 
 FORMAT = "kaizen-task-1"
 # Modules that only live while a task is trained: the teacher is the task before, which has a checkpoint of its own.
@@ -26,7 +30,12 @@ def lasting(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_task(
-    learner: ContinualLearner, path: Path, task_idx: int, flags: dict[str, Any], seconds: float = 0.0
+    learner: ContinualLearner,
+    path: Path,
+    task_idx: int,
+    flags: dict[str, Any],
+    seconds: float = 0.0,
+    trained_on: TrainedOn | None = None,
 ) -> None:
     """Write the end of a task, whole or not at all: plain tensors, strings and numbers, safe to load from anyone.
 
@@ -35,9 +44,12 @@ def save_task(
         path: of the file.
         task_idx, flags: for the reader.
         seconds: of training.
+        trained_on: the classes, for those who use the model.
     """
     state = lasting(learner.state_dict())
     content = {"format": FORMAT, "task_idx": task_idx, "flags": flags, "seconds": seconds, "state": state}
+    if trained_on is not None:
+        content["trained_on"] = asdict(trained_on)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:  # torch says of a stream that the disk is full
         torch.save(content, stream)
 
@@ -95,6 +107,7 @@ def _is_task(content: Any) -> bool:
         and is_state(content.get("state"))
         and isinstance(content.get("flags"), dict)
         and type(content.get("task_idx")) is int
+        and is_trained_on(content.get("trained_on"), content["task_idx"])
     )
 
 
@@ -129,6 +142,8 @@ def restore(
 def load_part(module: nn.Module, state: dict[str, Tensor], prefix: str, path: Path, flag: str) -> None:
     """Give a module the weights that stand under a prefix of a checkpoint's state.
 
+    A module without memory, on the meta device, gets some on the CPU once it is known that the weights fit.
+
     Raises:
         UsageError: they are of another architecture.
     """
@@ -136,6 +151,8 @@ def load_part(module: nn.Module, state: dict[str, Tensor], prefix: str, path: Pa
     own = module.state_dict()
     for name in sorted(own.keys() | part.keys()):
         _refuse(_mismatch(prefix + name, own.get(name), part.get(name)), path, flag)
+    if any(value.is_meta for value in own.values()):
+        module.to_empty(device="cpu")
     module.load_state_dict(part)
 
 

@@ -19,6 +19,17 @@ CURES = {
 DENIED = {errno.EACCES: "give yourself the right to write there", errno.EPERM: "allow to write there"}
 
 
+def check_writable(flag: str, path: Path) -> None:
+    """Raises UsageError where a file cannot be made, before anything is computed for it."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise UsageError(f"{flag} {path}: there is no folder {folder}; make it, or name another file")
+    if path.is_dir():
+        raise UsageError(f"{flag} {path}: is a folder; name a file")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{flag} {path}: may not be written; give yourself the right to, or name another file")
+
+
 @contextmanager
 def disk_told(given: str, folder: Path) -> Iterator[None]:
     """Turn errors of writing into a folder into one line.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kaizen.args import Args, UsageError
-from kaizen.checkpoint import load_part, load_task
+from kaizen.checkpoint import load_task
 from kaizen.cli import image_size
 from kaizen.data.loaders import EVALUATION_BATCH, evaluation_loader
 from kaizen.data.views import EvalTransform
@@ -19,18 +19,12 @@ from kaizen.devices import gpu_index, uses_cuda
 from kaizen.features import Features, extract_features, kept_features
 from kaizen.knn import knn_correct
 from kaizen.linear import train_linear
-from kaizen.models.encoders import build_encoder
-from kaizen.models.heads import mlp
+from kaizen.networks import HEADS, encoder_of, head_of
 from kaizen.plan import Data, channel_statistics, labelled_images
+from kaizen.precision import evaluation_precision
 from kaizen.progress import watched
 from kaizen.protocols import Protocol
 
-# Heads of a checkpoint: name -> where its weights stand, and those of the encoder that it looks at.
-HEADS = {
-    "classifier": ("classifier.", "method.encoder."),
-    "online": ("probes.online.", "method.encoder."),
-    "momentum_online": ("probes.momentum_online.", "method.momentum.encoder."),
-}
 PARTS = {"method.encoder.": "encoder", "method.momentum.encoder.": "momentum_encoder"}
 
 
@@ -119,7 +113,7 @@ class Judge:
                 continue
             head = self._head(weights, prefix)
             test = self._features(weights, encoder, "test", title).to(self.device)
-            with self._precision():
+            with evaluation_precision(self.args.precision, self.device):
                 found[name] = head_correct(head, test)
         if not found:
             raise UsageError(
@@ -128,14 +122,11 @@ class Judge:
         return found
 
     def _head(self, weights: Weights, prefix: str) -> nn.Module:
-        """A head with as many layers as it has there."""
-        found = {name: t for name, t in weights.state.items() if name.startswith(prefix) and t.ndim == 2}
-        layers = [found[name] for name in sorted(found, key=lambda name: int(name.split(".")[-2]))]
-        head = mlp([layers[0].shape[1], *(len(layer) for layer in layers)])
-        load_part(head, weights.state, prefix, weights.path, weights.flag)
-        if len(layers[-1]) != self.data.num_classes:
+        """A head of the checkpoint that is for the classes of the data."""
+        head, outputs = head_of(weights.state, prefix, weights.path, weights.flag)
+        if outputs != self.data.num_classes:
             raise UsageError(
-                f"{weights.flag} {weights.path}: its {self.protocol.name} head has {len(layers[-1])} classes and "
+                f"{weights.flag} {weights.path}: its {self.protocol.name} head has {outputs} classes and "
                 f"{self.args.dataset} {self.data.num_classes}; give the --dataset it was trained on"
             )
         return head.to(self.device)
@@ -146,12 +137,11 @@ class Judge:
         indices = torch.arange(len(images)) if split == "test" else (images.targets >= 0).nonzero().flatten()
 
         def extract() -> Features:
-            encoder, _ = build_encoder(args.encoder, image_size(args), args.stem_padding, args.encoder_width)
-            load_part(encoder, weights.state, prefix, weights.path, weights.flag)
-            encoder.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            encoder, _ = encoder_of(args, weights.state, prefix, weights.path, weights.flag)
+            encoder.to(self.device)
             loader = evaluation_loader(images, indices, image_size(args), EVALUATION_BATCH, args.num_workers)
             line = f"{title}: features of {len(indices)} {'test' if split == 'test' else 'training'} images"
-            with self._precision():
+            with evaluation_precision(self.args.precision, self.device):
                 return extract_features(encoder, self.view, watched(loader, line, len(loader)), self.device)
 
         path = None if weights.kept is None else weights.kept / f"{PARTS[prefix]}_{split}.pt"
@@ -164,12 +154,6 @@ class Judge:
         labels = hashlib.sha256(targets.numpy().tobytes()).hexdigest()
         normalised = [list(values) for values in channel_statistics(self.args)]
         return {**flags, "weights": weights.key, "size": image_size(self.args), "norm": normalised, "labels": labels}
-
-    def _precision(self) -> torch.autocast:
-        """That of the training: fp16 on CUDA alone."""
-        kinds = {"16": torch.float16 if self.device.type == "cuda" else None, "bf16": torch.bfloat16}
-        kind = kinds.get(self.args.precision)
-        return torch.autocast(self.device.type, dtype=kind, enabled=kind is not None)
 
 
 @torch.no_grad()

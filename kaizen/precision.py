@@ -14,6 +14,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+def evaluation_precision(precision: str, device: torch.device) -> torch.autocast:
+    """Networks run in the precision of their training; fp16 is for CUDA alone."""
+    kinds = {"16": torch.float16 if device.type == "cuda" else None, "bf16": torch.bfloat16}
+    kind = kinds.get(precision)
+    return torch.autocast(device.type, dtype=kind, enabled=kind is not None)
+
+
 def float32(value: T) -> T:
     """float16 and bfloat16 tensors as float32, also inside lists and dataclasses; anything else as it is."""
     found: Any = value

@@ -33,6 +33,7 @@ from kaizen.page.report import write_report
 from kaizen.plan import Data, open_data, probe_indices
 from kaizen.report import draw_plots, write
 from kaizen.saving import Saved, Saving, Stop, Stopped
+from kaizen.trained_on import TrainedOn
 
 
 def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) -> None:
@@ -116,7 +117,8 @@ def train(
     with saving.stop.awaited_by_training():
         trainer.fit(learner, loaders, judged, ckpt_path=saving.path, weights_only=True)
         learner.check_finite()
-        save_task(learner, experiment.checkpoint(task_idx), task_idx, experiment.flags, saving.seconds)
+        about = TrainedOn.of(data, task_idx)
+        save_task(learner, experiment.checkpoint(task_idx), task_idx, experiment.flags, saving.seconds, about)
         saving.saved.clear()
     return saving.seconds
 

@@ -13,7 +13,7 @@ import pytest
 from test_lock import FLAGS
 
 from kaizen.args import UsageError
-from kaizen.disk import disk_told
+from kaizen.disk import check_writable, disk_told
 from kaizen.experiment import Experiment
 from kaizen.files import atomic_path, read_json, write_json
 from main_continual import ROOT
@@ -135,3 +135,19 @@ def test_an_experiment_in_a_place_that_is_closed(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="--base_experiment_dir .*: cannot make .* name another folder"):
         Experiment.start(tmp_path / "file" / "run", {"task_idx": 0, "num_tasks": 1}, [[0]], ["a"])
+
+
+def test_a_file_that_cannot_be_made_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_writable("--out", tmp_path / "x.csv")
+    check_writable("--out", Path("x.csv"))
+    (tmp_path / "file").touch()
+    for path, problem in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "a" / "b", "no folder"),
+        (tmp_path / "file" / "b", "no folder"),
+    ):
+        with pytest.raises(UsageError, match=f"--out {path}: .*{problem}"):
+            check_writable("--out", path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, who may write anywhere
+    with pytest.raises(UsageError, match="may not be written"):
+        check_writable("--out", tmp_path / "x.csv")

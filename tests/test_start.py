@@ -36,6 +36,17 @@ def test_a_process_begins_without_what_it_may_not_need(module: str) -> None:
     assert loaded & NEVER_AT_START == set()
 
 
+@pytest.mark.parametrize("module", ["kaizen", "kaizen.args", "kaizen.metrics"])
+def test_the_package_itself_loads_nothing(module: str) -> None:
+    loaded = modules_after(f"import {module}\nassert callable(sys.modules['kaizen'].load)")
+    assert loaded & ({"torch", "numpy", "PIL"} | WITH_LIGHTNING | NEVER_AT_START) == set()
+
+
+def test_a_model_is_used_without_lightning() -> None:
+    loaded = modules_after("import kaizen.trained, kaizen.predict, kaizen.export")
+    assert loaded & (WITH_LIGHTNING | NEVER_AT_START | {"onnx", "onnxruntime"}) == set()
+
+
 @pytest.mark.parametrize(("argv", "status"), [(["--help"], 0), (["--bacth_size", "3"], 2)])
 def test_flags_are_answered_without_lightning(argv: list[str], status: int) -> None:
     code = f"""

@@ -39,7 +39,7 @@ class RandomCrop:
 
         scale, ratio = [self.min_scale, self.max_scale], [3 / 4, 4 / 3]
         box = RandomResizedCrop.get_params(image, scale=scale, ratio=ratio)
-        return _to_tensor(vision.resized_crop(image, *box, [self.size, self.size], InterpolationMode.BICUBIC))
+        return to_tensor(vision.resized_crop(image, *box, [self.size, self.size], InterpolationMode.BICUBIC))
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class CentreCrop:
 
         side = round(self.size * 256 / 224)
         image = vision.resize(image, [side], InterpolationMode.BICUBIC)
-        return _to_tensor(vision.center_crop(image, [self.size, self.size]))
+        return to_tensor(vision.center_crop(image, [self.size, self.size]))
 
 
 # What is cut out of a large image while it is read: a crop for each view, or the one that is judged.
@@ -293,5 +293,6 @@ def _decode_all(paths: list[Path], width: int, height: int) -> Tensor | None:
     return rearrange(torch.from_numpy(images), "n h w c -> n c h w").contiguous()
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
+    """RGB image -> uint8 (3, H, W)."""
     return rearrange(torch.from_numpy(np.array(image)), "h w c -> c h w")

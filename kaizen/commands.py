@@ -1,0 +1,35 @@
+"""What the small programs have in common: `python -m kaizen.predict` and `python -m kaizen.export`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from kaizen.args import UsageError, flags_of_fields, parse_values
+
+T = TypeVar("T")
+
+
+def ask(kind: type[T], argv: list[str], usage: str) -> T:
+    """Read a command line into a dataclass of flags; one whose default is "" must be given.
+
+    Raises:
+        UsageError: an unknown flag, a value that it cannot have, or a flag that is missing.
+    """
+    flags = flags_of_fields(kind)
+    values = parse_values(argv, flags, usage)
+    for item in flags:
+        if item.default == "" and not values.get(item.name):
+            raise UsageError(f"--{item.name}: is missing; {usage}")
+    return kind(**values)
+
+
+def status_of(run: Callable[[list[str]], None], argv: list[str]) -> int:
+    """The exit status of a program: 0, or 2 for bad input, which is told in one line."""
+    try:
+        run(argv)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

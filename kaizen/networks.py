@@ -1,0 +1,67 @@
+"""The encoders and heads inside a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kaizen.args import Args, UsageError
+from kaizen.checkpoint import load_part
+from kaizen.cli import image_size
+from kaizen.models.encoders import build_encoder
+from kaizen.models.heads import mlp
+
+# Heads of a checkpoint: name -> where its weights stand, and those of the encoder that it looks at.
+HEADS = {
+    "classifier": ("classifier.", "method.encoder."),
+    "online": ("probes.online.", "method.encoder."),
+    "momentum_online": ("probes.momentum_online.", "method.momentum.encoder."),
+}
+
+
+def heads_in(state: dict[str, Tensor]) -> list[str]:
+    """The heads that a checkpoint has."""
+    return [head for head, (prefix, _) in HEADS.items() if any(name.startswith(prefix) for name in state)]
+
+
+def encoder_of(args: Args, state: dict[str, Tensor], prefix: str, path: Path, flag: str) -> tuple[nn.Module, int]:
+    """An encoder with its weights, in channels_last.
+
+    Args:
+        args: of its training.
+        state: of the checkpoint.
+        prefix: where the weights stand in it.
+        path, flag: for the message.
+
+    Returns:
+        Images (B, 3, size, size) -> features (B, feature_dim); and feature_dim.
+
+    Raises:
+        UsageError: the weights are of another architecture.
+    """
+    try:
+        with torch.device("meta"):  # the flags may claim any size: no memory before the weights are known to fit
+            encoder, feature_dim = build_encoder(args.encoder, image_size(args), args.stem_padding, args.encoder_width)
+    except (RuntimeError, TypeError, OverflowError):  # beyond all numbers
+        raise UsageError(f"{flag} {path}: --encoder_width {args.encoder_width:g} is too large; it is damaged") from None
+    load_part(encoder, state, prefix, path, flag)
+    return encoder.to(memory_format=torch.channels_last), feature_dim
+
+
+def head_of(state: dict[str, Tensor], prefix: str, path: Path, flag: str) -> tuple[nn.Module, int]:
+    """A head with as many layers as it has in the checkpoint, features (B, feature_dim) -> logits; and their number.
+
+    Raises:
+        UsageError: what stands there is no such head.
+    """
+    found = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix) and t.ndim == 2}
+    places = {name.removesuffix(".weight"): layer for name, layer in found.items()}
+    if not places or not all(place.isdecimal() and len(place) < 5 for place in places):
+        raise UsageError(f"{flag} {path}: {prefix}* is not a head of linear layers; use the flags it was trained with")
+    layers = [places[place] for place in sorted(places, key=int)]
+    with torch.device("meta"):
+        head = mlp([layers[0].shape[1], *(len(layer) for layer in layers)])
+    load_part(head, state, prefix, path, flag)
+    return head, len(layers[-1])
