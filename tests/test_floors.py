@@ -206,11 +206,16 @@ def test_distillers_never_see_methods() -> None:
 
 @pytest.mark.parametrize("module", ["job_launcher", "kaizen.args", "kaizen.files", "kaizen.metrics"])
 def test_some_files_need_the_standard_library_alone(module: str) -> None:
-    needed = {module, "kaizen"}
-    while more := {name for one in needed for name in own_imports(one)} - needed:
+    needed = {module}  # and the package's __init__, whose load() imports torch when it is called
+    while more := {name for one in needed for name in own_imports(one)} - needed - {"kaizen"}:
         needed |= more
     used = {name.split(".")[0] for one in needed for name in imports(path_of(one))}
     assert used - {"kaizen"} <= sys.stdlib_module_names
+
+
+def test_the_package_imports_nothing_until_it_is_used() -> None:
+    code = "import sys, kaizen; print({*sys.modules} & {'torch', 'numpy', 'pytorch_lightning', 'kaizen.trained'})"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "set()\n"
 
 
 @pytest.mark.parametrize("module", HEAVY_USERS)

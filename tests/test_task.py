@@ -302,7 +302,8 @@ def test_images_without_labels(tmp_path: Path, data: Path, method: str, capsys: 
     assert chain(experiment, 0, 2) == 0  # all is done: what is left is to show it
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2] == "no labels: nothing to judge; evaluate the checkpoints with python -m kaizen.evaluate"
-    assert lines[-1].endswith("results.json, results.csv and task*/final.ckpt")
+    results_of, page = lines[-1].split("; open ")
+    assert results_of.endswith("results.json, results.csv and task*/final.ckpt") and Path(page).is_file()
     assert not (experiment.folder / "plots").exists()
 
 
