@@ -17,6 +17,7 @@ from kaizen import study_bars, study_plots, study_tables
 from kaizen.args import UsageError, nearest, shorten
 from kaizen.disk import disk_told
 from kaizen.files import atomic_write_text, write_json
+from kaizen.page.comparison import comparison_page
 from kaizen.report import save_figure
 from kaizen.runs import Run, find_experiments, printable, read_run, without_duplicates
 from kaizen.runs_csv import read_rows, rows_text
@@ -55,7 +56,8 @@ def run(argv: Sequence[str] | None) -> None:
     with disk_told(f"--out {out}", out):
         write(study, head, out)
     study_tables.show(study, head, Console())
-    print(f"comparison in {out}: comparison.md, .csv, .tex, .json, runs.csv and plots/")
+    files = "comparison.md, .csv, .tex, .json, runs.csv and plots/"
+    print(f"comparison in {out}: {files}; open {out / 'report.html'}")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -120,7 +122,7 @@ def chosen_head(study: Study, given: str | None) -> str:
 
 
 def write(study: Study, head: str, out: Path) -> None:
-    """Write a study, each file whole; another form of the report is another line here.
+    """Write a study, each file whole.
 
     Args:
         study: to write.
@@ -136,6 +138,7 @@ def write(study: Study, head: str, out: Path) -> None:
     atomic_write_text(out / "comparison.csv", study_tables.csv_text(study))
     atomic_write_text(out / "comparison.tex", study_tables.latex(study))
     write_json(out / "comparison.json", study_tables.as_json(study))
+    atomic_write_text(out / "report.html", comparison_page(study, head))
     atomic_write_text(out / "runs.csv", rows_text((g.label, run) for g in study.groups for run in g.runs))
 
 

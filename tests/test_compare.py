@@ -36,13 +36,18 @@ def test_a_comparison_is_written_whole_and_the_same_each_time(
     files = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
     kinds = ("accuracy_bars", "accuracy_matrices", "accuracy_over_tasks", "forgetting_bars")
     plots = {f"plots/{kind}_classifier.png" for kind in kinds}
-    assert files.keys() == {*plots, *(f"comparison.{end}" for end in ("md", "csv", "tex", "json")), "runs.csv"}
+    assert files.keys() == {
+        *plots,
+        *(f"comparison.{end}" for end in ("md", "csv", "tex", "json")),
+        "report.html",
+        "runs.csv",
+    }
     assert all(files[name].startswith(PNG) for name in plots)
     assert all(f"]({name})" in files["comparison.md"].decode() for name in plots)
     assert len(read_json(out / "comparison.json")["groups"]) == 4
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
     assert main([str(out / "runs.csv"), "--out", str(tmp_path / "again")]) == 0
-    for name in ("comparison.md", "comparison.csv", "comparison.tex", "comparison.json", "runs.csv"):
+    for name in (name for name in files if name not in plots):
         assert (tmp_path / "again" / name).read_bytes() == files[name], name
 
 

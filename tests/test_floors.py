@@ -100,6 +100,7 @@ FLOORS: list[list[str]] = [
         "kaizen.page.setting",
         "kaizen.page.report",
         "kaizen.page.__main__",
+        "kaizen.page.comparison",
         "kaizen.loggers",
         "kaizen.guard",
         "kaizen.learner",

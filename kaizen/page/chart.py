@@ -28,12 +28,14 @@ class Curve:
         points: finite (x, y), x ascending.
         thick: it is the one to look at.
         marked: a dot at each point.
+        band: the outline of what the values spread over, around the curve; of at most 160 points.
     """
 
     name: str
     points: Sequence[Point]
     thick: bool = False
     marked: bool = False
+    band: Sequence[Point] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def chart(title: str, meaning: Content, curves: Sequence[Curve], axes: Axes, end
         axes: below them.
         end: what the legend calls the last value.
     """
-    thinned = [thin(curve.points) for curve in curves]
+    thinned = [(points, spread or curve.band) for curve in curves for points, spread in [thin(curve.points)]]
     xs = [x for points, _ in thinned for x, _ in points] + list(axes.borders)
     ys = [y for points, _ in thinned for _, y in points] + [y for _, spread in thinned for _, y in spread]
     x_range = (min(xs), max(xs)) if min(xs) < max(xs) else (min(xs) - 0.5, max(xs) + 0.5)

@@ -36,7 +36,9 @@ def number(value: float | None) -> str:
     return "\u2013" if value is None else f"{value:.3f}".replace("-", "\u2212")
 
 
-def heat_table(caption: str, columns: Sequence[Content], rows: Sequence[tuple[Content, Sequence[float]]]) -> Html:
+def heat_table(
+    caption: str, columns: Sequence[Content], rows: Sequence[tuple[Content, Sequence[float]]], top: float | None = None
+) -> Html:
     """Accuracies as a table whose cells have the stronger colour the higher they are; row i belongs to column i.
 
     Cells right of a row's own one are of tasks not trained yet: hatched, and left out of the colouring.
@@ -45,9 +47,11 @@ def heat_table(caption: str, columns: Sequence[Content], rows: Sequence[tuple[Co
         caption: what it shows.
         columns: headings, the rows' own first.
         rows: heading and accuracies in 0-1.
+        top: the accuracy of the strongest colour; None: the highest here.
     """
     dense = len(rows) > DENSE or len(columns) > DENSE + 1
-    top = max(0.1, *(value for i, (_, row) in enumerate(rows) for value in row[: i + 1]))
+    if top is None:
+        top = max(0.1, *(value for i, (_, row) in enumerate(rows) for value in row[: i + 1]))
     lines = []
     for i, (name, row) in enumerate(rows):
         cells = []
@@ -79,10 +83,7 @@ def _first_figures(results: Results, head: str) -> Section:
 
 
 def _all_metrics(results: Results, heads: Sequence[str]) -> Section:
-    columns: list[Content] = ["head"]
-    for name in METRICS:
-        arrow = metric_words(name).arrow
-        columns.append(f"{plain(name)} {arrow}".strip())
+    columns = ["head", *map(column_of, METRICS)]
     rows = [[plain(head), *(number(results["heads"][head][name]) for name in METRICS)] for head in heads]
     waiting = [
         (plain(head), f"evaluated for task {', '.join(map(str, tasks))}; its metrics wait for all finished tasks")
@@ -90,8 +91,7 @@ def _all_metrics(results: Results, heads: Sequence[str]) -> Section:
     ]
     body = [
         table("Metrics of every head", columns, rows, "metrics", wide=True),
-        tag("h3", "How each is computed", class_="subhead"),
-        pairs(((_named(name), _formula(name)) for name in METRICS), "meanings"),
+        *metric_meanings(),
         tag("h3", "What each head is", class_="subhead"),
         pairs([*((plain(head), head_words(head)) for head in heads), *waiting], "meanings"),
     ]
@@ -100,6 +100,17 @@ def _all_metrics(results: Results, heads: Sequence[str]) -> Section:
         "image belongs to. \u2191: higher is better, \u2193: lower is better, \u2013: not defined."
     )
     return Section("All metrics", lead, body, "Metrics")
+
+
+def column_of(metric: str) -> str:
+    """The heading of a metric's column, with the better direction."""
+    return f"{plain(metric)} {metric_words(metric).arrow}".strip()
+
+
+def metric_meanings() -> list[Html]:
+    """What each metric means and how it is computed."""
+    title = tag("h3", "How each is computed", class_="subhead")
+    return [title, pairs(((_named(name), _formula(name)) for name in METRICS), "meanings")]
 
 
 def _named(name: str) -> Html:

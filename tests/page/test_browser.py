@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 from made_up import HOSTILE, make_experiment
+from studies import make_run
 
+from kaizen.compare import read_study
+from kaizen.page.comparison import comparison_page
 from kaizen.page.report import write_report
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -29,18 +32,31 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
-@pytest.fixture(scope="module", params=["usual", "many tasks", "hostile"])
+@pytest.fixture(scope="module", params=["usual", "many tasks", "hostile", "comparison"])
 def page_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages") / "run"
     if request.param == "usual":
         make_experiment(folder)
     elif request.param == "many tasks":
         make_experiment(folder, num_tasks=25, done=25, steps=300)
+    elif request.param == "comparison":
+        return compared(folder, num_tasks=12, name=f"{HOSTILE} {LONG}")
     else:
         make_experiment(
             folder, num_tasks=2, done=2, classes=[HOSTILE, LONG, f"<img src=x onerror={HOSTILE}>", "\u202e"]
         )
     return write_report(folder)
+
+
+def compared(folder: Path, **flags: Any) -> Path:
+    for seed in (5, 6):
+        make_run(folder / f"a-seed{seed}", seed=seed, **flags)
+        make_run(folder / f"b-seed{seed}", "byol", seed=seed, **flags)
+    make_run(folder / "joint", heads=("classifier",), **{**flags, "num_tasks": 1, "name": "joint"})
+    study = read_study([folder])
+    path = folder / "report.html"
+    path.write_text(comparison_page(study, "classifier"), encoding="utf-8")
+    return path
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
