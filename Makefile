@@ -2,7 +2,7 @@
 SHELL := bash
 RUN := source ./setup_commands.sh &&
 
-.PHONY: setup format lint types test torture docs quickstart
+.PHONY: setup format lint types test torture docs quickstart study
 
 setup:
 	@$(RUN) python --version
@@ -27,3 +27,7 @@ docs:
 
 quickstart:
 	$(RUN) python job_launcher.py --script bash_files/quickstart_digits.sh
+
+# With DATA_DIR, a folder with train/<class>/ and val/<class>/; stopped and started again, it goes on.
+study:
+	$(RUN) python bash_files/study_cifar10_cpu/study.py

@@ -2,8 +2,9 @@
 
     DATA_DIR=cifar10 python bash_files/study_cifar10_cpu/study.py [--slots 2] [--only simclr] [--until 3600]
 
-Each run is a `job_launcher.py --script RECIPE --seeds N --set ...`, one thread for each. Runs that are in `runs.csv`
-beside this file are not run again: finished ones are added to it as they end, and a stopped one goes on where it was.
+Each run is a `job_launcher.py --script RECIPE --seeds N --set ...`, one thread for each. Finished runs are added to
+`runs.csv` beside this file, those at other scales to `scale.csv`, and are not run again; a stopped one goes on where it
+was. `python -m kaizen.compare bash_files/study_cifar10_cpu/runs.csv` shows what there is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -25,10 +27,9 @@ sys.path.insert(0, str(ROOT))
 
 from kaizen.runs_csv import read_rows  # noqa: E402
 
-ROWS = HERE / "runs.csv"
 SEEDS = (5, 6, 7)
 NO_SOFT_LABELS = ("classifier_distill_lamb=0",)
-# What each arm changes of its recipe, which is Kaizen. CaSSLe with replay is Kaizen without its soft labels.
+# What each arm changes of its recipe, which is Kaizen. CaSSLe with replay is Kaizen without classifier distillation.
 ARMS = {
     "Kaizen": (),
     "CaSSLe + replay": NO_SOFT_LABELS,
@@ -38,10 +39,18 @@ ARMS = {
     "joint": ("num_tasks=1", "no_distill=True", "replay=False"),
 }
 FEW = ("Kaizen", "CaSSLe + replay", "no distillation + replay")
+# How the answer moves with training and with images, and how much of a number the published probe makes.
+SCALES = {"3 epochs": ("max_epochs=3",), "30 epochs": ("max_epochs=30",), "1,000 images a class": ()}
+FEWER = 1_000  # images of each class in the last of them
+OTHERS = {
+    **{f"{arm}, {scale}": (*ARMS[arm], *flags) for scale, flags in SCALES.items() for arm in FEW},
+    "Kaizen, probe with --online_eval_batchnorm update": ("online_eval_batchnorm=update",),
+}
 Piece = tuple[str, str, int]
 PIECES: list[Piece] = [
     *((method, arm, seed) for seed in SEEDS for method in ("mocov2plus", "simclr") for arm in ARMS),
     *((method, arm, seed) for seed in SEEDS for method in ("byol", "vicreg") for arm in FEW),
+    *(("mocov2plus", arm, seed) for seed in SEEDS for arm in OTHERS),
 ]
 
 
@@ -53,7 +62,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--until", type=float, default=float("inf"), help="seconds after which no run begins")
     parser.add_argument("--folder", default="experiments/study_cifar10_cpu", help="where the experiments go")
     options = parser.parse_args(argv)
-    done = {(run.method, run.name, run.seeds[0]) for run in read_rows(ROWS)} if ROWS.exists() else set()
+    if not Path(os.environ.get("DATA_DIR", ""), "train").is_dir():
+        parser.error("DATA_DIR names no folder with train/ and val/; write DATA_DIR=/data/cifar10 before the command")
+    files = {rows_of(piece) for piece in PIECES}
+    done = {(run.method, run.name, run.seeds[0]) for path in files if path.exists() for run in read_rows(path)}
     pieces = [piece for piece in PIECES if piece not in done and re.search(options.only, " ".join(map(str, piece)))]
     last = time.monotonic() + options.until
     lock = threading.Lock()
@@ -65,10 +77,29 @@ def main(argv: list[str]) -> int:
         return int(not all(slots.map(work, pieces)))
 
 
+def rows_of(piece: Piece) -> Path:
+    """Where its row is kept."""
+    return HERE / ("scale.csv" if piece[1] in OTHERS else "runs.csv")
+
+
+def data_of(piece: Piece, base: str) -> dict[str, str]:
+    """The environment of a run; where it sees fewer images, they are linked into a folder of their own."""
+    if str(FEWER) not in piece[1].replace(",", ""):
+        return dict(os.environ)
+    data, fewer = Path(os.environ["DATA_DIR"]).resolve(), Path(base).resolve() / f"images_{FEWER}"
+    for split, most in (("train", FEWER), ("val", None)):
+        for folder in (data / split).iterdir():
+            (fewer / split / folder.name).mkdir(parents=True, exist_ok=True)
+            for image in sorted(folder.iterdir())[:most]:
+                with suppress(FileExistsError):
+                    (fewer / split / folder.name / image.name).symlink_to(image)
+    return {**os.environ, "DATA_DIR": str(fewer)}
+
+
 def folder_of(piece: Piece) -> str:
     """Of its experiment, without the seed that the launcher adds."""
     method, arm, _ = piece
-    return f"{method}-{re.sub('[^a-z]+', '-', arm.lower())}"
+    return f"{method}-{re.sub('[^a-z0-9]+', '-', arm.lower())}"
 
 
 def run(piece: Piece, base: str) -> bool:
@@ -76,11 +107,11 @@ def run(piece: Piece, base: str) -> bool:
     method, arm, seed = piece
     command = [sys.executable, "job_launcher.py", "--script", str(HERE.relative_to(ROOT) / f"{method}.sh")]
     command += ["--base_experiment_dir", base, "--experiment_dir", folder_of(piece), "--seeds", str(seed)]
-    command += ["--set", f"name={arm}", *ARMS[arm]]
+    command += ["--set", f"name={arm}", *(ARMS | OTHERS)[arm]]
     Path(base).mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     with (Path(base) / f"{folder_of(piece)}-seed{seed}.log").open("a") as log:
-        one = {**os.environ, "OMP_NUM_THREADS": "1"}
+        one = {**data_of(piece, base), "OMP_NUM_THREADS": "1"}
         status = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=one).returncode
     minutes = (time.monotonic() - begun) / 60
     print(f"{method}, {arm}, seed {seed}: exit status {status} after {minutes:.0f} minutes", flush=True)
@@ -89,14 +120,15 @@ def run(piece: Piece, base: str) -> bool:
 
 def keep(piece: Piece, base: str, lock: threading.Lock) -> bool:
     """Add a finished run to the rows that are kept, and compare all of them."""
-    finished, out = Path(base) / f"{folder_of(piece)}-seed{piece[2]}", Path(base) / "comparison"
+    rows, finished = rows_of(piece), Path(base) / f"{folder_of(piece)}-seed{piece[2]}"
+    out = Path(base) / f"comparison_{rows.stem}"
     with lock:
-        places = [str(place) for place in (ROWS, finished) if place.exists()]
+        places = [str(place) for place in (rows, finished) if place.exists()]
         command = [sys.executable, "-m", "kaizen.compare", *places, "--out", str(out)]
         status = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode
         if status == 0:
-            shutil.copy(out / "runs.csv", ROWS.with_suffix(".tmp"))
-            os.replace(ROWS.with_suffix(".tmp"), ROWS)
+            shutil.copy(out / "runs.csv", rows.with_suffix(".tmp"))
+            os.replace(rows.with_suffix(".tmp"), rows)
     return status == 0
 
 
