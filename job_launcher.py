@@ -1,9 +1,11 @@
-"""Run one bash script as one experiment, or one for each seed: make its folder, keep a copy of the script, start it.
+r"""Run bash scripts as experiments: make each one's folder, keep a copy of the script, start it.
 
     DATA_DIR=/data CUDA_VISIBLE_DEVICES=0 python job_launcher.py --script bash_files/NAME.sh
     python job_launcher.py --script bash_files/NAME.sh --seeds 5 6 7 --set max_epochs=20 name=short
+    python job_launcher.py --script A.sh B.sh --seeds 5 6 7 --gpus 0,1,2,3 --experiment_dir STUDY \
+        --arm Kaizen --arm CaSSLe classifier_distill_lamb=0 replay=False
 
-The script holds one `python3 main_continual.py ...` command. It is read here and started without a shell: a
+A script holds one `python3 main_continual.py ...` command. It is read here and started without a shell: a
 variable's value always arrives as one argument, whatever it contains. What only a shell could do is refused.
 """
 
@@ -13,188 +15,112 @@ import argparse
 import difflib
 import os
 import re
-import shlex
-import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from kaizen.args import SEED, UsageError, core_flags, shorten
-from kaizen.bash_script import MAIN, NAME, Script, parse_script
+from kaizen.args import SEED, UsageError, shorten
+from kaizen.bash_script import MAIN, NAME
+from kaizen.recipe import RESULTS, ROOT, Recipe, Run, fresh_name, name_inside, safe_name
 from kaizen.relay import Relay
+from kaizen.slots import Slots, slots_on
 
-
-def take_flags(args: Sequence[str], *flags: str) -> tuple[dict[str, str | None], list[str]]:
-    """Return the values of some flags (the last one given, or None) and the other arguments."""
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
-    for flag in flags:
-        parser.add_argument(flag)
-    values, others = parser.parse_known_args(args)
-    return vars(values), others
-
-
-def fresh_name(title: str, now: datetime) -> str:
-    """Return `<date>_<time>-<title>`, the title reduced to characters that are safe in a path."""
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-.")[:100]
-    return f"{now:%Y-%m-%d_%H-%M-%S}-{safe or 'experiment'}"
-
-
-def name_inside(base: Path, given: str) -> str:
-    """Return the name of the folder directly inside `base` that a name, or a path to it, means.
-
-    Raises:
-        UsageError: it is not directly inside `base`.
-    """
-    if not given.strip() or Path(given) == Path() or not given.isprintable():
-        raise UsageError(f"--experiment_dir {given!a} names no folder; name one: --experiment_dir run1")
-    for path in (base / given, Path(given)):
-        target = Path(os.path.abspath(path))
-        if target.name and target.parent.resolve() == target.resolve().parent == base.resolve():
-            return target.name
-    target = max(base / given, Path(given), key=os.path.exists).resolve()  # where a link leads is its own place
-    cure = shlex.join(["--base_experiment_dir", str(target.parent), "--experiment_dir", target.name])
-    raise UsageError(f"--experiment_dir {given} is not directly inside {base}; write {cure}")
-
-
-def make_folder(folder: Path, end: str, fresh: bool) -> tuple[Path, bool]:
-    """Make the folder `folder` + `end`, and tell whether it is new.
-
-    A fresh one that exists gets a number in front of its end: `NAME-2-seed5`, `NAME-3-seed5`, ...
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    candidate, number = folder.with_name(folder.name + end), 1
-    made = fresh or not candidate.exists()
-    while True:
-        try:
-            candidate.mkdir(exist_ok=not fresh)
-            return candidate, made
-        except FileExistsError:
-            if not fresh:
-                raise
-            number += 1
-            candidate = folder.with_name(f"{folder.name}-{number}{end}")
-
-
-@dataclass
-class Recipe:
-    """What one script asks for, and where its experiments go: `base`/`name`, followed by the seed if there are several.
-
-    Attributes:
-        source: the script.
-        args: for main_continual.py.
-        environment: that main_continual.py sees.
-        base: folder of all experiments.
-        name: of the experiment's folder, without the seed.
-        fresh: a folder of this name is not to be there yet.
-    """
-
-    source: Path
-    args: list[str]
-    environment: dict[str, str]
-    base: str
-    name: str
-    fresh: bool
-
-    def run(self, relay: Relay, end: str, flags: Sequence[str], dry_run: bool) -> int:
-        """Run one experiment in its folder and return main_continual.py's exit code.
-
-        Args:
-            relay: runs the command.
-            end: of the folder's name.
-            flags: what this experiment has besides `args`.
-            dry_run: only check; no folder is made.
-        """
-        folder, made = Path(self.base) / f"{self.name}{end}", False
-        if not dry_run:
-            folder, made = make_folder(Path(self.base) / self.name, end, self.fresh)
-            self.name = folder.name.removesuffix(end)  # the other seeds stand beside it
-            if not (folder / self.source.name).exists():
-                copy = shutil.copy(self.source, folder / f".{self.source.name}.tmp")
-                os.replace(copy, folder / self.source.name)  # whole or not at all
-            print(f"experiment folder: {folder}", flush=True)
-        place = ["--experiment_dir", folder.name, "--base_experiment_dir", self.base, *["--dry_run"] * dry_run]
-        main = str(Path(__file__).resolve().with_name(MAIN))
-        code = relay.run([sys.executable, main, *self.args, *flags, *place], self.environment)
-        if code == 2 and made and os.listdir(folder) == [self.source.name]:  # bad input: nothing was run
-            shutil.rmtree(folder)
-        return code
-
-
-def read_recipe(options: argparse.Namespace) -> Recipe:
-    """Read the script and what the command line changes of it.
-
-    Raises:
-        UsageError: something in either of them cannot be.
-    """
-    source = Path(options.script)
-    text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")  # CRLF becomes a plain newline
-    if "\0" in text:
-        raise UsageError(f"{options.script}: holds a NUL byte; name a bash script")
-    args, environment = parse_script(Script(options.script, text), os.environ)
-    args += [word for name, value in options.set for word in written(name, value)]
-    own = {"--experiment_dir": options.experiment_dir, "--base_experiment_dir": options.base_experiment_dir}
-    args += [f"{flag}={value}" for flag, value in own.items() if value is not None]  # the last one counts
-    place, args = take_flags(args, *own)
-    given, base = place["experiment_dir"], place["base_experiment_dir"]
-    base = "experiments" if base is None else base
-    if not base.strip():
-        raise UsageError("--base_experiment_dir is empty; name a folder: --base_experiment_dir experiments")
-    title = take_flags(args, "--name")[0]["name"] or source.stem
-    name = fresh_name(title, datetime.now()) if given is None else name_inside(Path(base), given)
-    return Recipe(source, args, environment, base, name, fresh=given is None)
-
-
-def written(name: str, value: str) -> list[str]:
-    """Write a flag as words of a command line; blanks separate values where a flag may have several."""
-    one = {spelling for item in core_flags() if not item.many for spelling in (item.name, *item.aliases)}
-    values = [value] if name in one else value.split()
-    return [f"--{name}", *values] if len(values) > 1 else [f"--{name}={value}"]  # which may begin with a "-"
+Changed = list[tuple[str, str]]  # flags and their values
 
 
 def launch(options: argparse.Namespace) -> int:
-    """Run the experiment of `options.script`, or one for each seed, and return main_continual.py's exit code."""
-    recipe = read_recipe(options)
+    """Run every script, arm and seed, compare them if there are several, and return the first exit code that is bad."""
+    recipes, common = read_recipes(options)
+    runs = [Run(recipe, seed, seed_flags(options, seed)) for seed in options.seeds or [None] for recipe in recipes]
+    for run in runs:  # where a folder cannot be, nothing is begun
+        name_inside(Path(run.recipe.base), run.folder.name)
     relay = Relay()
-    if not options.seeds:
-        return recipe.run(relay, "", [], options.dry_run)
-    for seed in options.seeds:  # where a folder cannot be, nothing is begun
-        name_inside(Path(recipe.base), f"{recipe.name}-seed{seed}")
+    codes = Slots(relay, slots_on(options.slots, options.gpus, os.environ), options.dry_run).run(runs)
+    done = [str(run.folder) for place, run in enumerate(runs) if codes.get(place) == 0]
+    done = [folder for folder in done if Path(folder, RESULTS).exists()]
+    if len(done) > 1 and not options.dry_run and not relay.received:
+        out = Path(recipes[0].base) / f"{common or recipes[0].name}-comparison"
+        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        command = [sys.executable, "-m", "kaizen.compare", *done, "--out", str(out)]
+        relay.run(command, {**os.environ, "PYTHONPATH": paths})
+    if len(runs) == 1:
+        return codes.get(0, 128 + (relay.received or [0])[-1])
+    return told(runs, codes, common, relay.received)
+
+
+def read_recipes(options: argparse.Namespace) -> tuple[list[Recipe], str]:
+    """Read every script, once for each arm.
+
+    Returns:
+        The recipes, and what the names of their folders begin with if they are several.
+
+    Raises:
+        UsageError: something in a script or on the command line cannot be.
+    """
+    arms: list[tuple[str, Changed]] = options.arm or [("", [])]
+    own = {"--experiment_dir": options.experiment_dir, "--base_experiment_dir": options.base_experiment_dir}
+    if len(options.script) * len(arms) == 1:
+        return [Recipe.read(options.script[0], [*options.set, *named(*arms[0])], own)], ""
+    common, recipes = options.experiment_dir or fresh_name("study", datetime.now()), []
+    for script in options.script:
+        for arm, changed in arms:
+            parts = [safe_name(Path(script).stem)] * (len(options.script) > 1) + [safe_name(arm)] * bool(arm)
+            home = {**own, "--experiment_dir": "-".join([common.rstrip("/"), *parts])}
+            recipe = Recipe.read(script, [*options.set, *named(arm, changed)], home)
+            recipe.title = ", ".join([script] * (len(options.script) > 1) + [f"arm {arm}"] * bool(arm))
+            recipes.append(recipe)
+    names = [Path(recipe.base, recipe.name) for recipe in recipes]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            twin = recipes[names.index(name)].title
+            raise UsageError(f"{recipes[place].title} and {twin}: their folders have one name; rename one of them")
+    return recipes, Path(common).name
+
+
+def named(arm: str, changed: Changed) -> Changed:
+    """What an arm changes: its own flags, and the name by which a comparison knows it."""
+    return [("name", arm), *changed] if arm else changed
+
+
+def seed_flags(options: argparse.Namespace, seed: int | None) -> list[str]:
+    """--seed and --split_seed, but for what --set fixes."""
     fixed = {name for name, _ in options.set}
-    codes: dict[int, int] = {}
-    for seed in options.seeds:
-        flags = [f"--{name}={seed}" for name in ("seed", "split_seed") if name not in fixed]
-        codes[seed] = recipe.run(relay, f"-seed{seed}", flags, options.dry_run)
-        if relay.received or codes[seed] == 2 or codes[seed] > 128:  # asked to end, bad input, or killed
-            break
-    return told(recipe, options.seeds, codes, relay.received)
+    return [] if seed is None else [f"--{name}={seed}" for name in ("seed", "split_seed") if name not in fixed]
 
 
-def told(recipe: Recipe, seeds: Sequence[int], codes: Mapping[int, int], received: Sequence[int]) -> int:
-    """Say which seeds failed and which were not begun, and return the first exit code that is not 0."""
-    for seed, code in codes.items():
+def told(runs: Sequence[Run], codes: Mapping[int, int], common: str, received: Sequence[int]) -> int:
+    """Say which runs failed and which were not begun, and return the first exit code that is not 0."""
+    for place, code in sorted(codes.items()):
+        run = runs[place]
         if code != 0:
-            folder = Path(recipe.base) / f"{recipe.name}-seed{seed}"
-            cure = f"; --seeds {seed} --experiment_dir {recipe.name} goes on with it" * folder.exists()
-            print(f"seed {seed} stopped with exit status {code}{cure}", file=sys.stderr)
-    left = seeds[len(codes) :]
-    if left:
-        print(f"not begun: --seeds {' '.join(map(str, left))}", file=sys.stderr)
+            here = f"--experiment_dir {common or run.recipe.name} goes on with it"
+            cure = f"; the same command with {here}" if common else f"; --seeds {run.seed} {here}"
+            print(f"{title(run)} stopped with exit status {code}{cure * run.folder.exists()}", file=sys.stderr)
+    left = [run for place, run in enumerate(runs) if place not in codes]
+    if left and common:
+        print(f"not begun: {'; '.join(map(title, left))}", file=sys.stderr)
+    elif left:
+        print(f"not begun: --seeds {' '.join(str(run.seed) for run in left)}", file=sys.stderr)
     asked = 128 + received[-1] if received and left else 0
-    return next((code for code in codes.values() if code != 0), asked)
+    return next((code for _, code in sorted(codes.items()) if code != 0), asked)
+
+
+def title(run: Run) -> str:
+    """A run in messages."""
+    return ", ".join(filter(None, [run.recipe.title, "" if run.seed is None else f"seed {run.seed}"]))
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the launcher's own flags; an unknown one or a missing script is a UsageError."""
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--script", help=f"the bash script with one {MAIN} command")
+    parser.add_argument("--script", nargs="+", metavar="X.sh", help=f"bash scripts, each with one {MAIN} command")
     parser.add_argument(
         "--seeds",
         nargs="+",
         metavar="N",
         default=[],
-        help="run the script once for each, one after the other, with --seed N and --split_seed N (the published runs "
+        help="run each script once for each, with --seed N and --split_seed N (the published runs "
         "have one number for both; --set split_seed=5 keeps one split), each in a folder that ends in -seedN",
     )
     parser.add_argument(
@@ -207,29 +133,73 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "values of one flag: --set 'classifier_layers=256 128'",
     )
     parser.add_argument(
-        "--experiment_dir", help="folder inside the base; an existing one is gone on with; with --seeds NAME-seedN"
+        "--arm",
+        nargs="+",
+        action="append",
+        metavar=("NAME", "FLAG=VALUE"),
+        default=[],
+        help="may be given several times: run each script once for each arm, with --name NAME and these flags in the "
+        "place of the script's",
+    )
+    parser.add_argument("--slots", metavar="N", help="runs at a time (default: one for each GPU in --gpus, else 1)")
+    parser.add_argument(
+        "--gpus", metavar="0,1", help="GPUs to share among the runs, each on one (default: as in the script)"
+    )
+    parser.add_argument(
+        "--experiment_dir",
+        help="folder inside the base; an existing one is gone on with; of several runs the beginning of each one's "
+        "name: NAME-<script>-<arm>-seedN",
     )
     parser.add_argument("--base_experiment_dir", help="folder of all experiments (default: experiments)")
     parser.add_argument("--dry_run", action="store_true", help="check only: no folder; passed on to the run")
-    options, unknown = parser.parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    options, unknown = parser.parse_known_args(words)
     flags = [f"--{name}" for name in vars(options)]
     if unknown:
-        near = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1)
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1, cutoff=0.7)
         cure = f"did you mean {near[0]}?" if near else "others go into the script, or behind --set as FLAG=VALUE"
         raise UsageError(f"unknown argument {unknown[0]}; {cure}")
-    if not options.script:
+    if not options.script or not all(options.script):
         raise UsageError("--script is missing; name the experiment's script: --script bash_files/NAME.sh")
-    options.set = [changed_flag(text) for text in options.set]
+    options.arm = checked_arms(options.arm)
+    options.slots, options.gpus = checked_slots(options.slots), checked_gpus(options.gpus)
+    options.set = [changed_flag("--set", text) for text in options.set]
     options.seeds = checked_seeds(options.seeds, {name for name, _ in options.set})
     return options
 
 
-def changed_flag(text: str) -> tuple[str, str]:
+def changed_flag(option: str, text: str) -> tuple[str, str]:
     """Split FLAG=VALUE. Raises UsageError where it is none."""
     name, sign, value = text.partition("=")
     if not (sign and re.fullmatch(NAME, name)):
-        raise UsageError(f"--set {shorten(ascii(text)[1:-1])}: is not FLAG=VALUE; write --set max_epochs=20")
+        raise UsageError(f"{option} {shorten(ascii(text)[1:-1])}: is not FLAG=VALUE; write {option} max_epochs=20")
     return name, value
+
+
+def checked_arms(texts: Sequence[Sequence[str]]) -> list[tuple[str, Changed]]:
+    """Read --arm. Raises UsageError where one has no name, or the name of another, or a word that is no flag."""
+    arms = [(name, [changed_flag(f"--arm {shorten(name)}", text) for text in words]) for name, *words in texts]
+    folders = [safe_name(name).lower() for name, _ in arms]
+    for place, (name, _) in enumerate(arms):
+        if not name.strip() or not name.isprintable():
+            raise UsageError(f"--arm {name!a}: names no arm; write --arm NAME FLAG=VALUE ...")
+        if folders[place] in folders[:place]:
+            raise UsageError(f"--arm {shorten(name)}: its folder would be that of another arm; give it another name")
+    return arms
+
+
+def checked_slots(text: str | None) -> int | None:
+    """Read --slots. Raises UsageError where it is no number of slots."""
+    if text is not None and not re.fullmatch("[1-9][0-9]{0,3}", text):
+        raise UsageError(f"--slots {shorten(ascii(text)[1:-1])}: must be a whole number from 1 to 9999")
+    return None if text is None else int(text)
+
+
+def checked_gpus(text: str | None) -> list[int]:
+    """Read --gpus. Raises UsageError where it is no list of indices."""
+    if text is not None and not re.fullmatch("[0-9]{1,4}(,[0-9]{1,4})*,?", text):
+        raise UsageError(f"--gpus {shorten(ascii(text)[1:-1])}: give the indices of GPUs: --gpus 0,1")
+    return [] if text is None else [int(part) for part in text.split(",") if part]
 
 
 def checked_seeds(texts: Sequence[str], fixed: Collection[str]) -> list[int]:

@@ -1,46 +1,83 @@
-"""Commands run one after the other, which hear of the signals that ask for an end."""
+"""Commands, one after the other or some at a time, which hear of the signals that ask for an end."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+Child = subprocess.Popen[bytes]
+PAUSE = 0.1  # seconds between looks at several children
 
 
 class Relay:
-    """Runs one command after the other and passes on the signals that ask for an end.
+    """Starts commands, waits for them, and passes on the signals that ask for an end.
 
-    SIGTERM goes to the child, SIGINT and SIGHUP to its whole process group, as a terminal does; the group is its
+    SIGTERM goes to each child, SIGINT and SIGHUP to its whole process group, as a terminal does; the groups are their
     own, so that Ctrl-C in a terminal arrives once, through here. What arrived is in `received`.
     """
 
     def __init__(self) -> None:
         self.received: list[int] = []
-        self._early: list[int] = []  # while there is no child to tell
-        self._child: subprocess.Popen[bytes] | None = None
+        self.children: list[Child] = []
+        self._early: list[int] = []  # while there is no child to tell, or one is just being started
+        self._starting = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup goes on protecting
                 signal.signal(number, self._receive)
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
-        """Run a command to its end and return its exit code; killed by signal N it is 128 + N, as in a shell."""
-        self._child = subprocess.Popen(command, env=environment, start_new_session=True)
-        for number in self._early:
-            self._pass_on(self._child, number)
-        code = self._child.wait()
-        self._child = None
-        return code if code >= 0 else 128 - code
+        """Run a command to its end, alone, and return its exit code."""
+        self.start(command, environment)
+        return self.wait()[1]
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str], output: Path | None = None) -> Child:
+        """Start a command.
+
+        Args:
+            command: program and arguments.
+            environment: that it sees.
+            output: a file for what it prints, after what is in it; None: it prints where this process does.
+        """
+        self._starting = True
+        try:
+            if output is None:
+                child = subprocess.Popen(command, env=environment, start_new_session=True)
+            else:
+                with output.open("ab") as file:
+                    child = subprocess.Popen(
+                        command, env=environment, start_new_session=True, stdout=file, stderr=subprocess.STDOUT
+                    )
+            self.children.append(child)
+        finally:
+            self._starting = False
+        while self._early:
+            self._tell(self._early.pop(0))
+        return child
+
+    def wait(self) -> tuple[Child, int]:
+        """Wait until a child ends; its exit code, which is 128 + N where signal N killed it, as in a shell."""
+        while True:
+            for child in self.children:
+                code = child.wait() if len(self.children) == 1 else child.poll()
+                if code is not None:
+                    self.children.remove(child)
+                    return child, code if code >= 0 else 128 - code
+            time.sleep(PAUSE)
 
     def _receive(self, number: int, _frame: object) -> None:
         self.received.append(number)
-        if self._child is None:
+        if self._starting or not self.children:
             self._early.append(number)
         else:
-            self._pass_on(self._child, number)
+            self._tell(number)
 
-    def _pass_on(self, child: subprocess.Popen[bytes], number: int) -> None:
-        if number == signal.SIGTERM:
-            child.send_signal(number)
-        elif child.poll() is None:
-            os.killpg(child.pid, number)
+    def _tell(self, number: int) -> None:
+        for child in self.children:
+            if number == signal.SIGTERM:
+                child.send_signal(number)
+            elif child.poll() is None:
+                os.killpg(child.pid, number)

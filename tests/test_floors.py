@@ -28,6 +28,8 @@ FLOORS: list[list[str]] = [
         "kaizen.signals",
         "kaizen.bash_script",
         "kaizen.relay",
+        "kaizen.recipe",
+        "kaizen.slots",
         "kaizen.logs",
         "kaizen.precision",
         "kaizen.seeds",

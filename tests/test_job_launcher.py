@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +17,9 @@ from pathlib import Path
 import pytest
 
 import job_launcher
-from job_launcher import fresh_name, name_inside, take_flags, written
 from kaizen.args import UsageError
+from kaizen.recipe import fresh_name, make_folder, name_inside, take_flags, written
+from kaizen.slots import cores, slots_on
 
 STAND_IN = """
 import json, os, sys
@@ -36,7 +38,7 @@ class Place:
         own = Path(job_launcher.__file__)
         (self.launcher.parent / "kaizen").mkdir(parents=True)
         shutil.copy(own, self.launcher)
-        for name in ("__init__", "args", "bash_script", "relay"):
+        for name in ("__init__", "args", "bash_script", "files", "recipe", "relay", "slots"):
             shutil.copy(own.parent / "kaizen" / f"{name}.py", self.launcher.parent / "kaizen")
         self.stand_in(STAND_IN)
         self.script("python3 main_continual.py --lars\n")
@@ -169,9 +171,9 @@ def test_without_a_name_the_script_gives_it_and_two_starts_never_share_a_folder(
 
 
 def test_a_taken_name_gets_a_number(tmp_path: Path) -> None:
-    made = [job_launcher.make_folder(tmp_path / "base" / "a", "", fresh=True) for _ in range(3)]
+    made = [make_folder(tmp_path / "base" / "a", "", fresh=True) for _ in range(3)]
     assert [(folder.name, new) for folder, new in made] == [("a", True), ("a-2", True), ("a-3", True)]
-    made = [job_launcher.make_folder(tmp_path / "base" / "a", "-seed5", fresh=True) for _ in range(2)]
+    made = [make_folder(tmp_path / "base" / "a", "-seed5", fresh=True) for _ in range(2)]
     assert [folder.name for folder, _ in made] == ["a-seed5", "a-2-seed5"]
 
 
@@ -285,7 +287,7 @@ def test_a_terminals_ctrl_c_reaches_the_child_once(place: Place) -> None:
     [
         (["--script", "none.sh"], ["none.sh", "No such file"]),
         (["--script", "."], ["is a directory"]),
-        (["--script"], ["--script", "expected one argument"]),
+        (["--script"], ["--script", "expected at least one argument"]),
         (["--scrip", "X.sh", "--script", "X.sh"], ["--scrip;", "did you mean --script?"]),
         (["--script", "X.sh", "--dry-run"], ["--dry-run", "did you mean --dry_run?"]),
         (["--script", "X.sh", "--lr=1"], ["--lr=1", "others go into the script"]),
@@ -294,6 +296,12 @@ def test_a_terminals_ctrl_c_reaches_the_child_once(place: Place) -> None:
         (["--script", "X.sh", "--base_experiment_dir", ""], ["--base_experiment_dir is empty"]),
         (["--script", "X.sh", "--experiment_dir", ""], ["--experiment_dir ''"]),
         (["--script", "X.sh", "--base_experiment_dir", "X.sh"], ["X.sh", "File exists"]),
+        (["--script", "X.sh", "--slots", "0"], ["--slots 0", "whole number"]),
+        (["--script", "X.sh", "--gpus", "a"], ["--gpus a", "--gpus 0,1"]),
+        (["--script", "X.sh", "--arm", ""], ["--arm ''", "names no arm"]),
+        (["--script", "X.sh", "--arm", "A", "x"], ["--arm A x", "FLAG=VALUE"]),
+        (["--script", "X.sh", "--arm", "A b", "--arm", "a-B"], ["--arm a-B", "another name"]),
+        (["--script", "X.sh", "X.sh"], ["X.sh and X.sh", "one name"]),
         (["--script", "X.sh", "--seeds"], ["--seeds", "expected at least one argument"]),
         (["--script", "X.sh", "--seeds", "5", "x\n"], ["--seeds x\\n", "whole numbers"]),
         (["--script", "X.sh", "--seeds", "-1"], ["--seeds -1", "at least 0"]),
@@ -438,3 +446,144 @@ def test_set_keeps_one_split_for_all_seeds(place: Place) -> None:
 )
 def test_written(name: str, value: str, words: list[str]) -> None:
     assert written(name, value) == words
+
+
+# ---- several scripts, arms and seeds, some at a time --------------------------------------------------------
+
+LASTS = """
+import json, os, sys, time
+from pathlib import Path
+words = sys.argv[1:]
+flags = dict(word.split("=", 1) for word in words if "=" in word)
+folder = Path(words[words.index("--base_experiment_dir") + 1], words[words.index("--experiment_dir") + 1])
+began = time.time()
+if folder.name in os.environ.get("FAIL", "").split(","):
+    print("error: it went wrong")
+    sys.exit(int(os.environ["CODE"]))
+time.sleep(0.4)
+(folder / "results.json").write_text(json.dumps({"tasks_done": 1, "num_tasks": 1}))
+seen = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
+with (folder / "calls.json").open("a") as file:
+    file.write(json.dumps([words, began, time.time(), seen]) + "\\n")
+"""
+STUDY = ("--script", "X.sh", "Y.sh", "--seeds", "5", "6", "7", "--experiment_dir", "big")
+
+
+@pytest.fixture
+def study(place: Place) -> Place:
+    place.stand_in(LASTS)
+    shutil.copy(place.folder / "X.sh", place.folder / "Y.sh")
+    (place.launcher.parent / "kaizen" / "compare.py").write_text("import sys; print('compared', *sys.argv[1:])")
+    return place
+
+
+def calls(place: Place, name: str) -> list[tuple[list[str], float, float, dict[str, str]]]:
+    path = place.folder / "experiments" / name / "calls.json"
+    return [tuple(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def most_at_once(place: Place) -> int:
+    spans = [(begun, ended) for name in place.experiments for _, begun, ended, _ in calls(place, name)]
+    return max(sum(begun <= moment < ended for begun, ended in spans) for moment, _ in spans)
+
+
+def test_a_study_fills_its_slots_and_is_compared(study: Place) -> None:
+    done = study.start(*STUDY, "--slots", "2", "--set", "lr=0.1")
+    assert done.returncode == 0, done.stderr
+    names = [f"big-{script}-seed{seed}" for script in "XY" for seed in (5, 6, 7)]
+    assert study.experiments == names and most_at_once(study) == 2
+    assert calls(study, "big-X-seed6")[0][0][:4] == ["--lars", "--lr=0.1", "--seed=6", "--split_seed=6"]
+    assert (study.folder / "experiments" / "big-Y-seed5" / "Y.sh").exists()
+    assert sum(": done after" in line for line in done.stdout.splitlines()) == 6 and "(6 of 6)" in done.stdout
+    by_seed = [f"experiments/big-{script}-seed{seed}" for seed in (5, 6, 7) for script in "XY"]
+    assert done.stdout.splitlines()[-1] == f"compared {' '.join(by_seed)} --out experiments/big-comparison"
+
+
+@pytest.mark.parametrize(
+    ("code", "kept"), [(1, []), (2, ["big-X-seed6", "big-X-seed7"]), (137, ["big-X-seed6", "big-X-seed7"])]
+)
+def test_a_run_that_fails_keeps_none_but_its_own_kind_and_is_taken_up(study: Place, code: int, kept: list[str]) -> None:
+    done = study.start(*STUDY, FAIL="big-X-seed5", CODE=str(code))
+    assert done.returncode == code
+    assert {name for name in study.experiments if not calls(study, name)} <= {"big-X-seed5"}
+    assert {name for name in kept if calls(study, name)} == set()
+    assert "X.sh, seed 5 stopped with exit status" in done.stderr
+    assert ("not begun: X.sh, seed 6; X.sh, seed 7" in done.stderr) == bool(kept)
+    before = {name: calls(study, name) for name in study.experiments if calls(study, name)}
+    again = study.start(*STUDY, "--slots", "3")
+    assert again.returncode == 0 and len(study.experiments) == 6
+    assert all(calls(study, name) == found for name, found in before.items())  # what is done is left alone
+    assert sum(line.endswith("is done") for line in again.stdout.splitlines()) == len(before) == 5 - len(kept)
+    assert all(len(calls(study, name)) == 1 for name in study.experiments)
+
+
+def test_what_a_run_of_a_study_said_last_is_told(study: Place) -> None:
+    done = study.start(*STUDY, "--slots", "2", FAIL="big-Y-seed7", CODE="3")
+    assert re.search(r"big-Y-seed7: exit status 3 after 0 seconds \(\d of 6\): error: it went wrong", done.stdout)
+    assert "error" in (study.folder / "experiments" / "big-Y-seed7" / "output.txt").read_text()
+
+
+def test_a_run_whose_flags_changed_is_started_again(study: Place) -> None:
+    for changed in ("lr=0.1", "lr=0.1", "lr=0.2"):
+        study.start(*STUDY, "--set", changed)
+    assert {len(calls(study, name)) for name in study.experiments} == {2}
+
+
+def test_arms_have_names_flags_and_folders(study: Place) -> None:
+    done = study.start(
+        "--script", "X.sh", "--experiment_dir", "big", "--arm", "all of it", "--arm", "bare", "replay=False", "lr=1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert study.experiments == ["big-all-of-it", "big-bare"]
+    assert calls(study, "big-all-of-it")[0][0][1] == "--name=all of it"
+    assert calls(study, "big-bare")[0][0][1:4] == ["--name=bare", "--replay=False", "--lr=1"]
+
+
+def test_without_a_folders_name_a_study_has_one_of_its_own(study: Place) -> None:
+    assert study.start("--script", "X.sh", "Y.sh").returncode == 0
+    first, second = study.experiments
+    assert first.endswith("-study-X") and second == first.removesuffix("X") + "Y"
+
+
+def test_each_run_has_a_gpu_of_those_that_are_visible(study: Place) -> None:
+    assert study.start(*STUDY, "--gpus", "0,2", CUDA_VISIBLE_DEVICES="4,5,6").returncode == 0
+    found = [calls(study, name)[0] for name in study.experiments]
+    assert {seen["CUDA_VISIBLE_DEVICES"] for *_, seen in found} == {"4", "6"} and most_at_once(study) == 2
+    assert all("--gpus=0" in words for words, *_ in found)
+
+
+def test_cores_are_shared_among_slots() -> None:
+    assert [dict(slot.environment) for slot in slots_on(None, [], {})] == [{}]
+    (slot, *_) = slots_on(2, [], {})
+    assert slot.environment == {"OMP_NUM_THREADS": str(max(1, cores() // 2))} and slot.flags == []
+    assert dict(slots_on(2, [], {"OMP_NUM_THREADS": "3"})[0].environment) == {}
+    shared = slots_on(4, [0, 1], {"OMP_NUM_THREADS": "1"})
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in shared] == ["0", "1", "0", "1"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_every_slot_once_and_no_other_run_begins(study: Place, number: signal.Signals) -> None:
+    study.stand_in(WAITS)
+    command = study.command(*STUDY, "--slots", "2")
+    with subprocess.Popen(command, cwd=study.folder, start_new_session=True, stderr=subprocess.PIPE) as launcher:
+        outputs = [study.folder / "experiments" / f"big-{script}-seed5" / "output.txt" for script in "XY"]
+        wait_for(lambda: all(path.exists() and "ready" in path.read_text() for path in outputs))
+        launcher.send_signal(number)
+        assert launcher.wait(timeout=60) == 7
+        assert launcher.stderr is not None and b"not begun: X.sh, seed 6" in launcher.stderr.read()
+    assert [path.read_text().splitlines() for path in outputs] == [["ready", f"got {number.value}", "saved"]] * 2
+    assert len(study.experiments) == 2
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_dry_run_of_a_study_checks_all_and_makes_nothing(study: Place) -> None:
+    study.stand_in(STAND_IN)
+    done = study.start(*STUDY, "--slots", "2", "--dry_run")
+    assert [json.loads(line)["argv"][-1] for line in done.stdout.splitlines()] == ["--dry_run"] * 6
+    assert study.experiments == []
