@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from kaizen.models.encoders import build_encoder
 from kaizen.models.heads import mlp
 from kaizen.plan import Data, active_terms, channel_statistics, probe_batch_size, probe_indices
 from kaizen.progress import Progress
+from kaizen.ranks import Part, synchronised
 from kaizen.samples import Samples
 from kaizen.saving import Saving
 
@@ -133,6 +135,24 @@ def training_loaders(args: Args, data: Data, task_idx: int, replay: torch.Tensor
         probe_batch = probe_batch_size(args, len(probe), steps)
         loaders["online"] = loader(probe, one_crop, probe_view, probe_batch, 2, steps, data.train.targets)
     return loaders
+
+
+def share_out(learner: ContinualLearner, sizes: Mapping[str, int], rank: int, world: int, sync_batchnorm: bool) -> None:
+    """Of each batch, from now on only the part of one of several processes comes to a learner.
+
+    Args:
+        learner: on its device.
+        sizes: images in the whole batch of each loader.
+        rank, world: the number of this process, and how many there are.
+        sync_batchnorm: the networks normalise with the statistics of the whole batch. Predictors of the distillers see
+            it anyway.
+    """
+    joined = [sizes[name] for name in ("task", "replay") if name in sizes]
+    learner.shares["training"] = learner.method.share = Part.of(joined, rank, world)
+    learner.shares["online"] = Part.of([sizes.get("online", 0)], rank, world)
+    for name in ("method", "classifier", "probes", "frozen") if sync_batchnorm else ():
+        if (module := getattr(learner, name)) is not None:
+            setattr(learner, name, synchronised(module, learner.device))
 
 
 def build_trainer(

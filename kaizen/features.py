@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kaizen.data.loaders import Batch
 from kaizen.files import atomic_path
-from kaizen.learner import evaluating
+from kaizen.models.frozen import evaluating
 from kaizen.published import read_weights
 
 

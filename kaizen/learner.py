@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,8 +20,9 @@ from kaizen.guard import FiniteGuard, StepCount
 from kaizen.logs import Meter, accuracies, mean_by_task
 from kaizen.losses import labelled_cross_entropy
 from kaizen.methods import Output, SSLMethod, full_crops
-from kaizen.models.frozen import FrozenModel
+from kaizen.models.frozen import FrozenModel, evaluating
 from kaizen.optim import Groups, build_optimizer, build_scheduler, parameter_group, scaled_lr
+from kaizen.ranks import Share
 from kaizen.seeds import EPOCH, START, STEP, draw_from
 
 
@@ -70,6 +71,7 @@ class ContinualLearner(pl.LightningModule):
         }
         self.meter, self.epoch_loss = Meter(), Meter()
         self.guard, self.steps = FiniteGuard(args), StepCount()
+        self.shares: dict[str, Share] = defaultdict(Share)  # what this process has of each batch
         self.task_idx, self.num_images, self.optimizer_steps = 0, 0, 0  # images of the set that trains
         self.strict_loading = False  # inside a task the teacher is in no checkpoint: see kaizen.saving
         self.test_tasks: list[Tensor] = []  # for each task, the indices of its test images
@@ -91,15 +93,17 @@ class ContinualLearner(pl.LightningModule):
     def training_step(self, batch: dict[str, Batch], batch_idx: int) -> dict[str, Any]:
         """A batch's way from images to the weighted sum of its terms: a scalar `loss`, beside the method's `out`."""
         images, targets, indices = join(batch)
-        views = self.views(images)
+        share = self.shares["training"]
+        with share.drawing():
+            views = self.views(images)
         full = slice(full_crops(views))  # small crops are the method's alone
 
-        past = self.frozen(views[full]) if self.frozen is not None else None
-        out = self.method(views)
-        out.indices = indices
+        past = self.frozen(views[full]).shared(share) if self.frozen is not None else None
+        out = self.method(views).shared(share)
+        targets, out.indices = share.whole(targets), share.whole(indices)
         terms = {"ssl": self.method.loss(out, targets)}
 
-        logits = self.classify(out.feats[full])
+        logits = share.whole_views(self.classify(out.feats[full]))
         if self.classifier is not None:
             terms["classifier"] = torch.stack([labelled_cross_entropy(view, targets) for view in logits]).sum()
 
@@ -127,12 +131,15 @@ class ContinualLearner(pl.LightningModule):
     def probe_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of each probe on detached features of labelled images."""
         images, targets, _ = batch
-        view = self.probe_view(images)
+        share = self.shares["online"]
+        with share.drawing():
+            view = self.probe_view(images)
+        targets = share.whole(targets)
         terms = {}
         for name, encoder in self.probed_encoders().items():
             with torch.no_grad(), evaluating(encoder, self.args.online_eval_batchnorm == "frozen"):
                 feats = encoder(view)
-            logits = self.probes[name](feats)
+            logits = share.whole(self.probes[name](feats))
             terms[name] = labelled_cross_entropy(logits, targets)
             self.meter.add(accuracies(name, logits, targets))
         return terms
@@ -164,7 +171,9 @@ class ContinualLearner(pl.LightningModule):
         loaders = self.trainer.train_dataloader.items()  # type: ignore[union-attr]
         for batch in one_epoch({name: loader for name, loader in loaders if name != "online"}):
             images, _, indices = join(self.trainer.strategy.batch_to_device(batch, self.device))
-            yield self.views(images), indices
+            with self.shares["training"].drawing():
+                views = self.views(images)
+            yield views, indices
 
     def on_train_epoch_start(self) -> None:
         """Tell the method how far the task is."""
@@ -287,14 +296,3 @@ class ContinualLearner(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": "loss"},
         }
-
-
-@contextmanager
-def evaluating(module: nn.Module, active: bool = True) -> Iterator[None]:
-    """Run a module in evaluation mode, its BatchNorm statistics untouched; it trains again afterwards."""
-    was_training = module.training
-    module.train(was_training and not active)
-    try:
-        yield
-    finally:
-        module.train(was_training)

@@ -33,6 +33,7 @@ FLOORS: list[list[str]] = [
         "kaizen.logs",
         "kaizen.precision",
         "kaizen.seeds",
+        "kaizen.ranks",
         "kaizen.losses",
         "kaizen.metrics",
         "kaizen.data",

@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader
 
 from kaizen.data.images import MemoryImages
 from kaizen.data.loaders import Batch, evaluation_loader, join
-from kaizen.learner import ContinualLearner, evaluating
+from kaizen.learner import ContinualLearner
 from kaizen.logs import accuracies
 from kaizen.methods import METHODS
+from kaizen.models.frozen import evaluating
 from kaizen.optim import build_optimizer
 
 pytestmark = pytest.mark.usefixtures("tiny")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kaizen.data.images import CentreCrop, Crops, Images, ImageSet, RandomCrop
+from kaizen.ranks import share_of
 
 EVALUATION_BATCH = 256  # images at once where nothing is trained
 Batch = tuple[Images, Tensor, Tensor]  # images, targets (B,), indices (B,) into the image set
@@ -83,7 +85,7 @@ def full_batches(count: int, batch_size: int) -> int:
 
 
 class ShuffledBatches(Sampler[list[int]]):
-    """Full batches in random order; what is left over is dropped.
+    """Full batches in random order; what is left over is dropped. Of each batch, one process gets its part.
 
     The order follows from (seed, epoch, how often this epoch began anew) alone, so that a run taken up
     again sees the batches it would have seen, and a short loader that is cycled never repeats itself. So do the seeds
@@ -94,12 +96,16 @@ class ShuffledBatches(Sampler[list[int]]):
         batch_size: images per batch; all of them where there are fewer.
         seed: of the order.
         limit: no more batches than this in an epoch; other images come in the next one.
+        rank, world: the number of this process, and how many share each batch.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, limit: int | None = None) -> None:
+    def __init__(
+        self, count: int, batch_size: int, seed: int, limit: int | None = None, rank: int = 0, world: int = 1
+    ) -> None:
         self.count, self.batch_size, self.seed = count, min(batch_size, count), seed
         self.batches = full_batches(count, batch_size) if limit is None else min(limit, full_batches(count, batch_size))
         self.epoch = self.round = self.first = 0
+        self.rank, self.world = rank, world
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch, the first time when loader processes may have begun with it."""
@@ -117,7 +123,8 @@ class ShuffledBatches(Sampler[list[int]]):
         order = torch.randperm(self.count, generator=torch.Generator().manual_seed(key))
         for batch in range(first, self.batches):
             start = batch * self.batch_size
-            yield Draw.of(order[start : start + self.batch_size].tolist(), (key * 1_000_033 + batch) % 2**63)
+            positions = order[start : start + self.batch_size][share_of(self.batch_size, self.rank, self.world)]
+            yield Draw.of(positions.tolist(), ((key * 1_000_033 + batch) * self.world + self.rank) % 2**63)
 
     def __len__(self) -> int:
         return self.batches
@@ -182,10 +189,10 @@ def one_epoch(loaders: Mapping[str, DataLoader[Batch]]) -> Iterator[dict[str, Ba
     """
     from pytorch_lightning.utilities import CombinedLoader
 
-    own = {
-        name: _loader_of(loader.dataset, loader.sampler, loader.num_workers, loader.pin_memory, keep_workers=False)
-        for name, loader in loaders.items()
-    }
+    own = {}
+    for name, loader in loaders.items():
+        sampler, workers = copy.copy(loader.sampler), loader.num_workers  # training begins its first epoch anew
+        own[name] = _loader_of(loader.dataset, sampler, workers, loader.pin_memory, keep_workers=False)
     for batch, _, _ in CombinedLoader(own, "max_size_cycle"):
         yield batch
 

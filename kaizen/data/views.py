@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from kaizen.data import augment, filters
 from kaizen.data.augment import Planes
 from kaizen.data.images import Images
+from kaizen.ranks import rand_rows
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10
@@ -166,12 +167,12 @@ class EvalTransform(nn.Module):
 
 def random_uniform(images: Tensor, low: float, high: float) -> Tensor:
     """One number for each image (B, ...), uniform in [low, high]."""
-    return torch.rand(len(images), device=images.device) * (high - low) + low
+    return rand_rows(len(images), device=images.device) * (high - low) + low
 
 
 def random_mask(images: Tensor, probability: float) -> Tensor:
     """One bool for each image (B, ...), true with the given probability."""
-    return torch.rand(len(images), device=images.device) < probability
+    return rand_rows(len(images), device=images.device) < probability
 
 
 def random_factor(images: Tensor, strength: float) -> Tensor:
@@ -181,7 +182,7 @@ def random_factor(images: Tensor, strength: float) -> Tensor:
 
 def random_order(images: Tensor) -> Tensor:
     """Permutations (B, 4) of the four operations of colour jitter."""
-    return torch.rand(len(images), 4, device=images.device).argsort(dim=1)
+    return rand_rows(len(images), 4, device=images.device).argsort(dim=1)
 
 
 def random_boxes(images: Tensor, scale: tuple[float, float]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -198,11 +199,11 @@ def random_boxes(images: Tensor, scale: tuple[float, float]) -> tuple[Tensor, Te
         top, left, height and width of the boxes in pixels, each (B,) int64.
     """
     rows, columns = images.shape[2:]
-    shape = (len(images), CROP_ATTEMPTS)
+    count, device = len(images), images.device
     low, high = scale
-    area = (torch.rand(shape, device=images.device) * (high - low) + low) * (rows * columns)
+    area = (rand_rows(count, CROP_ATTEMPTS, device=device) * (high - low) + low) * (rows * columns)
     low, high = (math.log(ratio) for ratio in ASPECT_RATIOS)
-    ratio = (torch.rand(shape, device=images.device) * (high - low) + low).exp()
+    ratio = (rand_rows(count, CROP_ATTEMPTS, device=device) * (high - low) + low).exp()
     heights, widths = (area / ratio).sqrt().round(), (area * ratio).sqrt().round()
 
     fits = (heights > 0) & (heights <= rows) & (widths > 0) & (widths <= columns)
@@ -228,7 +229,7 @@ def _central_box(rows: int, columns: int) -> tuple[int, int]:
 def _random_start(room: Tensor) -> Tensor:
     """Whole numbers, uniform in 0..room for each of room (B,)."""
     # In float32 the largest draws times room + 1 may round up to room + 1.
-    return (torch.rand_like(room) * (room + 1)).floor().minimum(room)
+    return (rand_rows(len(room), device=room.device) * (room + 1)).floor().minimum(room)
 
 
 def _sometimes(operation: Callable[[Planes], Planes], probability: float, planes: Planes) -> Planes:

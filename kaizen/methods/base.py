@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kaizen.args import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE
 from kaizen.models.momentum import MomentumNetwork
 from kaizen.precision import float32, in_float32
+from kaizen.ranks import Share
 
 # The flags that several methods share. A method takes them as keyword-only parameters, with its own defaults.
 ProjHidden = Annotated[int, "hidden width of the projector", COUNT]
@@ -43,6 +44,11 @@ class Output:
     keys: list[Tensor] = field(default_factory=list)
     full: int = 2
     indices: Tensor | None = None
+
+    def shared(self, share: Share) -> Output:
+        """The same for the whole batch, of which this is a share; the features stay where they are."""
+        z, p, keys = (share.whole_views(views) for views in (self.z, self.p, self.keys))
+        return replace(self, z=z, p=p, keys=keys)
 
 
 def full_crops(views: list[Tensor]) -> int:
@@ -83,6 +89,7 @@ class SSLMethod(nn.Module):
     takes_multicrop = False  # does the loss know what to do with small crops, and with more than two full ones
     has_prototypes = False  # is there a `teaching_prototypes`
     momentum: MomentumNetwork | None
+    share = Share()  # what this process has of each batch; set where several share them
 
     def __init__(self, encoder: nn.Module, feature_dim: int) -> None:
         super().__init__()
@@ -142,8 +149,8 @@ class SSLMethod(nn.Module):
         """Called before the first epoch of a task.
 
         Args:
-            batches: the task's batches as (views, indices into the image set). Made one by one as they are asked
-                for, so they cost nothing where nobody does.
+            batches: this process's share of the task's batches as (views, indices into the image set). Made one by
+                one as they are asked for, so they cost nothing where nobody does.
             num_images: how many the image set has.
         """
 

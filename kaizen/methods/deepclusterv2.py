@@ -74,8 +74,8 @@ class DeepClusterV2(SSLMethod):
         self.assignments = self.assignments.new_full((len(self.prototypes), num_images), -1)
         self.memory = self.memory[:0, :0]
         for views, indices in batches:
-            out = self([view for view in views if view.shape == views[0].shape])
-            out.indices = indices
+            out = self([view for view in views if view.shape == views[0].shape]).shared(self.share)
+            out.indices = self.share.whole(indices)
             if len(self.memory) == 0:
                 self.memory = self.memory.new_zeros(out.full, num_images, self.output_dim)
             self.after_batch(out)

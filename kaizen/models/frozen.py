@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from kaizen.ranks import Share
 
 
 @dataclass
@@ -15,6 +19,10 @@ class FrozenOutput:
 
     z: list[Tensor]
     logits: list[Tensor]
+
+    def shared(self, share: Share) -> FrozenOutput:
+        """The same for the whole batch, of which this is a share."""
+        return FrozenOutput(share.whole_views(self.z), share.whole_views(self.logits))
 
 
 class FrozenModel(nn.Module):
@@ -46,3 +54,14 @@ class FrozenModel(nn.Module):
         feats = [self.encoder(view) for view in views]
         logits = [self.classifier(f) for f in feats] if self.classifier is not None else []
         return FrozenOutput([self.projector(f) for f in feats], logits)
+
+
+@contextmanager
+def evaluating(module: nn.Module, active: bool = True) -> Iterator[None]:
+    """Run a module in evaluation mode, its BatchNorm statistics untouched; it trains again afterwards."""
+    was_training = module.training
+    module.train(was_training and not active)
+    try:
+        yield
+    finally:
+        module.train(was_training)

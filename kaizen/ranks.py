@@ -1,0 +1,200 @@
+"""Processes that share each step. Each runs the networks on its part of the images; losses see the whole batch.
+
+What networks make of a part becomes the whole batch again in every process, with gradients, in the order in which one
+process alone would have it. Everything after that, losses, queues, centres and clusters, is computed from the same
+numbers everywhere, so that no method has to know of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def rank_and_world() -> tuple[int, int]:
+    """The number of this process and how many there are; 0 and 1 where it is alone."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+
+def share_of(count: int, rank: int, world: int) -> slice:
+    """Which of `count` things in a row are those of one process."""
+    return slice(count * rank // world, count * (rank + 1) // world)
+
+
+class Share:
+    """What one process has of a batch: here, all of it."""
+
+    def whole(self, part: Tensor) -> Tensor:
+        """This process's rows (b, ...) -> the rows of all (B, ...)."""
+        return part
+
+    def whole_views(self, views: list[Tensor]) -> list[Tensor]:
+        """The same of one tensor for each view."""
+        return views
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """In the block, what is drawn at random for each image is drawn for this share."""
+        return nullcontext()
+
+
+@dataclass(frozen=True)
+class Part(Share):
+    """One process's part of a batch.
+
+    Attributes:
+        total: images in the whole batch.
+        rows: int64, the places of this process's images in it.
+    """
+
+    total: int
+    rows: Tensor
+
+    @classmethod
+    def of(cls, sizes: Sequence[int], rank: int, world: int) -> Part:
+        """The part of a batch that is joined from batches of some sizes, each of which is shared out by itself."""
+        starts = [sum(sizes[:place]) for place in range(len(sizes))]
+        shares = [
+            torch.arange(size)[share_of(size, rank, world)] + start for size, start in zip(sizes, starts, strict=True)
+        ]
+        return cls(sum(sizes), torch.cat(shares))
+
+    def whole(self, part: Tensor) -> Tensor:
+        """Each row at its place in the batch.
+
+        Every process then computes the same loss from them. The gradient of a row is the sum over processes, as many
+        times that of the loss, and their mean over processes, which DDP takes for the weights, is that of the loss.
+        """
+        if part.requires_grad:
+            return _Whole.apply(part, self.rows.to(part.device), self.total)
+        return _placed(part, self.rows.to(part.device), self.total)
+
+    def whole_views(self, views: list[Tensor]) -> list[Tensor]:
+        """Those of one shape go together."""
+        if not views or any(view.shape != views[0].shape for view in views):
+            return [self.whole(view) for view in views]
+        return list(self.whole(torch.stack(views, dim=1)).unbind(dim=1))
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        before, _DRAWN.part = _DRAWN.part, self
+        try:
+            yield
+        finally:
+            _DRAWN.part = before
+
+    def drawing(self) -> AbstractContextManager[None]:
+        """`rand_rows` draws for the whole batch, and hands out this process's rows."""
+        return self._drawing()
+
+
+class _Whole(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, rows: Tensor, total: int) -> Tensor:
+        ctx.save_for_backward(rows)
+        return _placed(part, rows, total)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (rows,) = ctx.saved_tensors
+        return _summed(grads[0])[rows], None, None
+
+
+def _placed(part: Tensor, rows: Tensor, total: int) -> Tensor:
+    whole = part.new_zeros(total, *part.shape[1:])
+    whole[rows] = part
+    dist.all_reduce(whole)  # a number plus zeros: no bit changes
+    return whole
+
+
+def _summed(values: Tensor) -> Tensor:
+    values = values.contiguous().clone()
+    dist.all_reduce(values)
+    return values
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over processes, whose gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return _summed(values)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return _summed(grads[0])
+
+
+# What is drawn at random for each image.
+
+
+class _Drawn:
+    part: Part | None = None
+
+
+_DRAWN = _Drawn()
+
+
+def rand_rows(count: int, *shape: int, device: torch.device) -> Tensor:
+    """Uniform numbers in [0, 1), (count, *shape), for each of `count` images of this process."""
+    part = _DRAWN.part
+    if part is None:
+        return torch.rand(count, *shape, device=device)
+    return torch.rand(part.total, *shape, device=device)[part.rows.to(device)]
+
+
+# BatchNorm over the whole batch.
+
+
+class SyncBatchNorm(_BatchNorm):
+    """BatchNorm with the statistics of all processes' images; for the CPU, where torch's own does not work."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected (B, C, ...), got {input.dim()} dimensions")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C) or (B, C, H, W) -> the same, normalised."""
+        if not self.training or rank_and_world()[1] == 1:
+            return super().forward(input)
+        over = [0, *range(2, input.dim())]
+        shape = [1, -1, *[1] * (input.dim() - 2)]
+        count = input.new_tensor([input.numel() / input.shape[1]])
+        sums = _Sum.apply(torch.cat([input.sum(dim=over), count]))
+        count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
+        centred = input - mean.view(shape)
+        var = _Sum.apply(centred.square().sum(dim=over)) / count
+        self._remember(mean.detach(), var.detach(), count)
+        normal = centred * (var + self.eps).rsqrt().view(shape)
+        return normal if self.weight is None else normal * self.weight.view(shape) + self.bias.view(shape)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        if self.running_mean is not None and self.running_var is not None and self.momentum:
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+
+
+def synchronised(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module with BatchNorm over the whole batch in the place of BatchNorm; weights and names stay."""
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for name, child in module.named_children():
+        setattr(module, name, _cpu_norm(child) if isinstance(child, _BatchNorm) else synchronised(child, device))
+    return module
+
+
+def _cpu_norm(norm: _BatchNorm) -> SyncBatchNorm:
+    made = SyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    made.weight, made.bias = norm.weight, norm.bias
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        setattr(made, name, getattr(norm, name))
+    return made.train(norm.training)

@@ -1,0 +1,83 @@
+"""One process of several that share a step: `python tests/shared_steps.py RANK WORLD RENDEZVOUS OUT`.
+
+For every method and feature distiller it takes one step of the second task on its part of the same batch, with
+BatchNorm over the whole batch, and process 0 writes the terms and the mean gradients of the processes to OUT.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from helpers import PAIRS, batch_of, learner_of, tiny_encoder
+from torch import Tensor
+
+from kaizen.building import share_out
+from kaizen.data.loaders import Batch, join
+from kaizen.learner import ContinualLearner
+from kaizen.models import encoders
+from kaizen.ranks import share_of
+from kaizen.seeds import draw_from
+
+SIZES = {"task": 24, "replay": 12, "online": 18}
+FLAGS = ("--online_evaluation", "--momentum_classifier", "--distiller_classifier", "soft_label", "--replay")
+
+
+def taken(method: str, distiller: str, rank: int, world: int) -> dict[str, Any]:
+    """What one step gives: terms by name, gradients and buffers by name."""
+    learner = learner_of(*FLAGS, "--distiller", distiller, method=method, task_idx=1)
+    for parameter in learner.parameters():
+        parameter.data.add_(0.02 * torch.randn_like(parameter))  # the teacher is another one now; no ReLU at its kink
+    if world > 1:
+        share_out(learner, SIZES, rank, world, sync_batchnorm=True)
+    batch = {name: part(batch_of(size, seed=seed), rank, world) for seed, (name, size) in enumerate(SIZES.items())}
+    draw_from(5, 1)
+    with learner.shares["training"].drawing():
+        images, _, indices = join(batch)
+        views = learner.views(images)
+    learner.method.start_task(iter([(views, indices)]), num_images=36)
+    learner.method.start_epoch(0)
+    draw_from(5, 1, 0)
+    out = learner.training_step(batch, 0)
+    out["loss"].backward()
+    learner.method.after_batch(out["out"])
+    return {"terms": learner.meter.flush(), "gradients": mean_gradients(learner, world), "buffers": buffers(learner)}
+
+
+def part(batch: Batch, rank: int, world: int) -> Batch:
+    """The rows of one process; image and index follow from the place in the whole."""
+    images, targets, _ = batch
+    rows = share_of(len(targets), rank, world)
+    return images[rows], targets[rows], torch.arange(len(targets))[rows]  # type: ignore[index]
+
+
+def mean_gradients(learner: ContinualLearner, world: int) -> dict[str, Tensor]:
+    """As DDP takes them."""
+    found = {name: p.grad for name, p in learner.named_parameters() if p.grad is not None}
+    for gradient in found.values():
+        if world > 1:
+            dist.all_reduce(gradient)
+            gradient /= world
+    return found
+
+
+def buffers(learner: ContinualLearner) -> dict[str, Tensor]:
+    """Queues, clusters, centres and statistics."""
+    return {name: value.detach().clone() for name, value in learner.named_buffers()}
+
+
+def main(rank: int, world: int, rendezvous: str, out: Path) -> None:
+    """Take all steps."""
+    torch.set_num_threads(1)
+    encoders.ENCODERS["tiny"] = tiny_encoder
+    if world > 1:
+        dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)
+    steps = {f"{method} {distiller}": taken(method, distiller, rank, world) for method, distiller in PAIRS}
+    torch.save(steps, out.with_name(f"{out.name}{rank}"))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))

@@ -1,0 +1,80 @@
+"""Several processes that share each step do what one alone does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import PAIRS
+
+from kaizen.data.loaders import ShuffledBatches
+from kaizen.ranks import Part, rand_rows, share_of
+
+HERE = Path(__file__).resolve().parent
+
+
+def steps_of(world: int, folder: Path) -> list[dict[str, Any]]:
+    """What each of `world` processes found in its steps."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]), "OMP_NUM_THREADS": "1"}
+    out = folder / f"world{world}-"
+    command = [sys.executable, str(HERE / "shared_steps.py")]
+    children = [
+        subprocess.Popen([*command, str(rank), str(world), str(folder / f"meet{world}"), str(out)], env=env)
+        for rank in range(world)
+    ]
+    assert [child.wait(timeout=300) for child in children] == [0] * world
+    return [torch.load(f"{out}{rank}") for rank in range(world)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return steps_of(1, tmp_path_factory.mktemp("alone"))[0]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_losses_gradients_and_memories_are_those_of_one_process(
+    world: int, alone: dict[str, Any], tmp_path: Path
+) -> None:
+    ranks = steps_of(world, tmp_path)
+    assert alone.keys() == {f"{method} {distiller}" for method, distiller in PAIRS}
+    for pair, one in alone.items():
+        for found in (rank[pair] for rank in ranks):
+            assert found["terms"] == pytest.approx(one["terms"], rel=1e-5, abs=1e-6), pair
+            assert found["gradients"].keys() == one["gradients"].keys(), pair
+            mine, theirs = (torch.cat([g.flatten() for g in each["gradients"].values()]) for each in (found, one))
+            assert float((mine - theirs).norm()) <= 1e-5 * float(theirs.norm()), pair
+            for name, value in one["buffers"].items():
+                torch.testing.assert_close(found["buffers"][name], value, rtol=1e-5, atol=1e-6, msg=f"{pair} {name}")
+        for name, value in ranks[0][pair]["buffers"].items():
+            assert all(torch.equal(value, rank[pair]["buffers"][name]) for rank in ranks), f"{pair} {name}"
+
+
+def test_every_image_is_one_process_s_and_in_the_order_of_one_alone() -> None:
+    whole = [list(batch) for batch in ShuffledBatches(25, 7, seed=3)]
+    for world in (2, 3, 7):
+        parts = [[list(batch) for batch in ShuffledBatches(25, 7, 3, None, rank, world)] for rank in range(world)]
+        assert [sum((part[i] for part in parts), []) for i in range(len(whole))] == whole
+    seeds = {batch.seed for rank in range(3) for batch in ShuffledBatches(25, 7, 3, None, rank, 3)}
+    assert len(seeds) == 9  # loader processes draw something else for each part
+
+
+def test_a_part_of_a_joined_batch_knows_its_places() -> None:
+    parts = [Part.of([5, 3], rank, 2) for rank in range(2)]
+    assert [part.rows.tolist() for part in parts] == [[0, 1, 5], [2, 3, 4, 6, 7]]
+    assert {part.total for part in parts} == {8}
+    assert [share_of(5, rank, 3) for rank in range(3)] == [slice(0, 1), slice(1, 3), slice(3, 5)]
+
+
+def test_what_is_drawn_for_a_part_is_drawn_for_the_whole() -> None:
+    torch.manual_seed(0)
+    whole = rand_rows(8, 2, device=torch.device("cpu"))
+    for rank in range(2):
+        part = Part.of([5, 3], rank, 2)
+        torch.manual_seed(0)
+        with part.drawing():
+            assert torch.equal(rand_rows(len(part.rows), 2, device=torch.device("cpu")), whole[part.rows])
