@@ -1,7 +1,8 @@
-"""One process of several that share a step: `python tests/shared_steps.py RANK WORLD RENDEZVOUS OUT`.
+"""One process of three that share steps: `python tests/shared_steps.py RANK FOLDER`.
 
 For every method and every feature distiller it takes one step of the second task on its part of the same batch, with
-BatchNorm over the whole batch, and process 0 writes the terms and the mean gradients of the processes to OUT.
+BatchNorm over the whole batch, and writes terms, mean gradients of the processes and buffers to FOLDER: with three
+processes, then with two, then alone.
 """
 
 from __future__ import annotations
@@ -78,15 +79,21 @@ def buffers(learner: ContinualLearner) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in learner.named_buffers()}
 
 
-def main(rank: int, world: int, rendezvous: str, out: Path) -> None:
-    """Take all steps."""
+def main(rank: int, folder: Path) -> None:
+    """Take all steps: three processes, then two of them, then one alone."""
     torch.set_num_threads(1)
     encoders.ENCODERS["tiny"] = tiny_encoder
-    if world > 1:
-        dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)
-    steps = {f"{method} {distiller}": taken(method, distiller, rank, world) for method, distiller in FEW}
-    torch.save(steps, out.with_name(f"{out.name}{rank}"))
+    for world in (3, 2, 1):
+        if rank >= world:
+            break
+        if world > 1:
+            dist.init_process_group("gloo", f"file://{folder}/meet{world}", rank=rank, world_size=world)
+        steps = {f"{method} {distiller}": taken(method, distiller, rank, world) for method, distiller in FEW}
+        torch.save(steps, folder / f"rank{rank}of{world}")
+        if world > 1:
+            dist.barrier()  # no one leaves while another still talks to it
+            dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -19,29 +19,27 @@ from kaizen.ranks import Part, rand_rows, share_of
 HERE = Path(__file__).resolve().parent
 
 
-def steps_of(world: int, folder: Path) -> list[dict[str, Any]]:
-    """What each of `world` processes found in its steps."""
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]), "OMP_NUM_THREADS": "1"}
-    out = folder / f"world{world}-"
-    command = [sys.executable, str(HERE / "shared_steps.py")]
-    children = [
-        subprocess.Popen([*command, str(rank), str(world), str(folder / f"meet{world}"), str(out)], env=env)
-        for rank in range(world)
-    ]
-    assert [child.wait(timeout=300) for child in children] == [0] * world
-    return [torch.load(f"{out}{rank}") for rank in range(world)]
-
-
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return steps_of(1, tmp_path_factory.mktemp("alone"))[0]
+def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
+    """By the number of processes, what each of them found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(HERE / "shared_steps.py")]
+    children = [subprocess.Popen([*command, str(rank), str(folder)], env=env) for rank in range(3)]
+    try:
+        assert [child.wait(timeout=300) for child in children] == [0, 0, 0]
+    finally:
+        for child in children:
+            child.kill()
+    return {world: [torch.load(folder / f"rank{rank}of{world}") for rank in range(world)] for world in (1, 2, 3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 def test_losses_gradients_and_memories_are_those_of_one_process(
-    world: int, alone: dict[str, Any], tmp_path: Path
+    world: int, steps: dict[int, list[dict[str, Any]]]
 ) -> None:
-    ranks = steps_of(world, tmp_path)
+    ranks, (alone,) = steps[world], steps[1]
     pairs = {f"{method} {distiller}" for method, distiller in FEW}
     assert {name for pair in FEW for name in pair} == {name for pair in PAIRS for name in pair}
     assert all(rank.keys() == pairs for rank in ranks)
