@@ -152,8 +152,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--base_experiment_dir", help="folder of all experiments (default: experiments)")
     parser.add_argument("--dry_run", action="store_true", help="check only: no folder; passed on to the run")
-    words = list(sys.argv[1:] if argv is None else argv)
-    options, unknown = parser.parse_known_args(words)
+    options, unknown = parser.parse_known_args(argv)
     flags = [f"--{name}" for name in vars(options)]
     if unknown:
         near = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1, cutoff=0.7)

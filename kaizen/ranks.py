@@ -82,16 +82,13 @@ class Part(Share):
         return list(self.whole(torch.stack(views, dim=1)).unbind(dim=1))
 
     @contextmanager
-    def _drawing(self) -> Iterator[None]:
+    def drawing(self) -> Iterator[None]:
+        """`rand_rows` draws for the whole batch, and hands out this process's rows."""
         before, _DRAWN.part = _DRAWN.part, self
         try:
             yield
         finally:
             _DRAWN.part = before
-
-    def drawing(self) -> AbstractContextManager[None]:
-        """`rand_rows` draws for the whole batch, and hands out this process's rows."""
-        return self._drawing()
 
 
 class _Whole(torch.autograd.Function):

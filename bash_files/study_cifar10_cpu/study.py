@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
 
+from kaizen.files import atomic_write_text  # noqa: E402
 from kaizen.runs_csv import read_rows  # noqa: E402
 
 SEEDS = (5, 6, 7)
@@ -127,8 +127,7 @@ def keep(piece: Piece, base: str, lock: threading.Lock) -> bool:
         command = [sys.executable, "-m", "kaizen.compare", *places, "--out", str(out)]
         status = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode
         if status == 0:
-            shutil.copy(out / "runs.csv", rows.with_suffix(".tmp"))
-            os.replace(rows.with_suffix(".tmp"), rows)
+            atomic_write_text(rows, (out / "runs.csv").read_text(encoding="utf-8"))
     return status == 0
 
 
