@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,16 +13,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 
-def recomputed(forward: Callable[[Tensor], Tensor], parts: list[nn.Module], images: Tensor, keep: bool) -> Tensor:
+def recomputed(forward: Callable[[Tensor], Tensor], parts: list[nn.Module], images: Tensor) -> Tensor:
     """The same result and gradients bit for bit, in less memory; BatchNorm's statistics move once.
+
+    What convolutions give is kept: it is half of a residual stage's maps, and dear to make again.
 
     Args:
         forward: what is done with `images`.
         parts: the modules that take part in it.
         images: (B, C, H, W).
-        keep: whether to keep what convolutions give, which is half of a residual stage's maps and dear to make again.
     """
-    contexts = partial(_contexts, parts, keep)
+    contexts = partial(_contexts, parts)
     uncached = partial(_without_cache, forward)
     return checkpoint(uncached, images, use_reentrant=False, context_fn=contexts, preserve_rng_state=False)
 
@@ -36,9 +37,9 @@ def _without_cache(forward: Callable[[Tensor], Tensor], images: Tensor) -> Tenso
         return forward(images)
 
 
-def _contexts(parts: list[nn.Module], keep: bool) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+def _contexts(parts: list[nn.Module]) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     """Around the first time, and around the second."""
-    first, again = create_selective_checkpoint_contexts(_policy) if keep else (nullcontext(), nullcontext())
+    first, again = create_selective_checkpoint_contexts(_policy)
     return first, _again(parts, again)
 
 

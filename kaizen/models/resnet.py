@@ -20,8 +20,7 @@ DEPTHS: dict[str, tuple[Any, list[int]]] = {
 class ResNet(torchvision_resnet.ResNet):
     """The same network, trained in less memory where `recompute` is set.
 
-    Then the maps of the first stage, which are the largest, are made again in the backward pass, and of the later
-    stages all but those of the convolutions.
+    Then all maps but those of the convolutions are made again in the backward pass.
     """
 
     recompute: bool
@@ -29,9 +28,9 @@ class ResNet(torchvision_resnet.ResNet):
     def _forward_impl(self, images: Tensor) -> Tensor:
         if not (self.recompute and self.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
             return super()._forward_impl(images)  # a compiler chooses for itself what to make again
-        maps = recomputed(self._first_stage, [self.bn1, self.layer1], images, keep=False)
+        maps = recomputed(self._first_stage, [self.bn1, self.layer1], images)
         for stage in (self.layer2, self.layer3, self.layer4):
-            maps = recomputed(stage, [stage], maps, keep=True)
+            maps = recomputed(stage, [stage], maps)
         return self.fc(self.avgpool(maps).flatten(1))
 
     def _first_stage(self, images: Tensor) -> Tensor:
