@@ -12,13 +12,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kaizen.args import Args, NotReady, UsageError
 from kaizen.disk import disk_told
-from kaizen.experiment import Experiment, experiment_folder, make_folder, versions
+from kaizen.experiment import Experiment, versions
+from kaizen.folders import experiment_folder, make_folder
 from kaizen.lock import Lock, held
+from kaizen.processes import seat
 from kaizen.signals import handling
 from kaizen.states import begin, end
+
+if TYPE_CHECKING:
+    from kaizen.meeting import Meeting
 
 ROOT = Path(__file__).resolve().parent
 # Threads that sleep while they wait cost nothing alone, and save most of the time where cores are shared.
@@ -38,7 +44,10 @@ def environment_of(encoder: str) -> dict[str, str]:
 def main(argv: list[str]) -> int:
     """Returns the exit status: 0, 2 for bad input, or that of the task that failed."""
     try:
-        return run(argv)
+        meeting = meet(argv)
+        if meeting is None:
+            return run(argv)
+        return lead(argv, meeting) if meeting.rank == 0 else follow(meeting)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -46,7 +55,43 @@ def main(argv: list[str]) -> int:
         return 128 + signal.SIGINT
 
 
-def run(argv: list[str]) -> int:
+def meet(argv: list[str]) -> Meeting | None:
+    """The chains that train together, on several machines or started by torchrun or srun; None for one alone."""
+    from kaizen.cli import parsed
+
+    place = seat()
+    if place is None:
+        args = parsed(argv)
+        if args.num_nodes == 1 or args.dry_run or args.status:
+            return None
+    from kaizen.meeting import Meeting
+
+    return Meeting.of_nodes(args.num_nodes) if place is None else Meeting.of(place)
+
+
+def lead(argv: list[str], meeting: Meeting) -> int:
+    """Do as one chain alone does, and tell the others of each task and of the end."""
+    status = 2
+    try:
+        status = run(argv, meeting)
+    finally:
+        meeting.end(status)
+    return status
+
+
+def follow(meeting: Meeting) -> int:
+    """Take part in the tasks that the leading chain begins."""
+    while "status" not in (said := meeting.hear()):
+        command = task_command(said["folder"], said["task"])
+        status = run_process(command, said["environment"], None, meeting.environment(said["port"]))
+        if status != 0:
+            meeting.leave()
+            return status
+    meeting.leave()
+    return int(said["status"])
+
+
+def run(argv: list[str], meeting: Meeting | None = None) -> int:
     """Check everything, then train what is not trained yet."""
     from kaizen.cli import complete, flags_of, parsed, unused_flags
     from kaizen.devices import check_devices
@@ -59,8 +104,9 @@ def run(argv: list[str]) -> int:
     if args.status is not None:
         show_status(args.status)
         return 0
-    args = complete(args)
     folder = experiment_folder(args.base_experiment_dir, args.experiment_dir, args.name)
+    args.devices = Experiment.devices(folder) or args.devices
+    args = complete(args)
     told = notices(args)
     if unused := unused_flags(args):
         told.append(f"warning: not used by {args.method} with the other flags: {', '.join('--' + u for u in unused)}")
@@ -87,7 +133,7 @@ def run(argv: list[str]) -> int:
                 data.train.class_names,
                 told,
             )
-            return chain(experiment, args.task_idx, args.num_tasks, lock)
+            return chain(experiment, args.task_idx, args.num_tasks, lock, meeting)
 
 
 def dry_run(args: Args, folder: Path | None) -> int:
@@ -145,7 +191,9 @@ def check_start(args: Args, folder: Path | None, num_classes: int) -> None:
         )
 
 
-def chain(experiment: Experiment, first: int, num_tasks: int, lock: Lock | None = None) -> int:
+def chain(
+    experiment: Experiment, first: int, num_tasks: int, lock: Lock | None = None, meeting: Meeting | None = None
+) -> int:
     """Run the tasks that are not done, one process each; stop at the first that fails, with its exit status."""
     from kaizen.page.report import write_report
     from kaizen.report import draw_plots, show, write
@@ -155,10 +203,11 @@ def chain(experiment: Experiment, first: int, num_tasks: int, lock: Lock | None 
         if experiment.done(task):
             print(f"task {task} is done", flush=True)
             continue
-        command = [sys.executable, "-m", "kaizen.task", str(experiment.folder), str(task)]
+        environment = environment_of(experiment.flags["encoder"])
+        place = meeting.begin(str(experiment.folder), task, environment) if meeting else {}
         folder = experiment.task_folder(task)
         state = begin(folder, experiment.flags["max_epochs"], versions())
-        status = run_process(command, environment_of(experiment.flags["encoder"]), lock)
+        status = run_process(task_command(experiment.folder, task), environment, lock, place)
         try:
             end(folder, state, 0 if experiment.done(task) else status)
         except OSError:
@@ -179,13 +228,21 @@ def chain(experiment: Experiment, first: int, num_tasks: int, lock: Lock | None 
     return 0
 
 
-def run_process(command: list[str], environment: dict[str, str], lock: Lock | None = None) -> int:
+def task_command(folder: Path | str, task: int) -> list[str]:
+    """The process of one task."""
+    return [sys.executable, "-m", "kaizen.task", str(folder), str(task)]
+
+
+def run_process(
+    command: list[str], environment: dict[str, str], lock: Lock | None = None, place: dict[str, str] | None = None
+) -> int:
     """Run a command without a shell, pass on SIGTERM and SIGINT, and return its exit status (128 + n for signal n).
 
     Args:
         command: program and arguments.
         environment: what is added to this process's own, unless it is set there.
         lock: the process holds it too, so that it stays held if this one is killed and that one lives on.
+        place: what replaces parts of the environment, if anything does.
     """
     received: list[int] = []
     children: list[subprocess.Popen[bytes]] = []
@@ -196,7 +253,7 @@ def run_process(command: list[str], environment: dict[str, str], lock: Lock | No
             child.send_signal(number)
 
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    surroundings = {**environment, **os.environ, "PYTHONPATH": path}
+    surroundings = {**environment, **os.environ, "PYTHONPATH": path, **(place or {})}
     with (
         handling(pass_on),
         subprocess.Popen(command, env=surroundings, pass_fds=(lock.descriptor,) if lock else ()) as process,

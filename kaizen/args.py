@@ -113,7 +113,12 @@ PUBLISHED = "of the published scripts, with nothing to do here"
 
 @dataclass
 class Args:
-    """The typed flags of one experiment. `method_flags` holds what belongs to the method and the distillers."""
+    """The typed flags of one experiment.
+
+    `method_flags` holds what belongs to the method and the distillers, `given` what the command line names. `devices`
+    is how many shared each step when the experiment began, which says how large a whole batch is; it stays when it
+    goes on with more or fewer.
+    """
 
     name: str = flag("kaizen", "name of the experiment", RUN, free=True)
     experiment_dir: str | None = flag(
@@ -125,7 +130,15 @@ class Args:
     )
     dry_run: bool = flag(False, "check every flag, print the plan and stop", RUN, free=True)
     seed: int = flag(5, "seed of weights, batches and views", RUN, bounds=SEED)
-    gpus: str | None = flag(None, "index of the GPU to use, e.g. 0; without CUDA the CPU is used", RUN, free=True)
+    gpus: str | None = flag(
+        None, "index of the GPU to use, e.g. 0, or of several that share each step, e.g. 0,1, each in a process of its "
+        "own with a batch of --batch_size; without CUDA the processes run on the CPU", RUN, free=True,
+    )  # fmt: skip
+    num_nodes: int = flag(
+        1, "machines that share each step; each starts the same command, with MASTER_ADDR, MASTER_PORT and NODE_RANK "
+        "set; torchrun and srun say it themselves", RUN, bounds=COUNT, free=True,
+    )  # fmt: skip
+    sync_batchnorm: bool = flag(False, "several devices: BatchNorm with the statistics of the whole batch", RUN)
     accelerator: str = flag(
         "auto", "gpu: refuse without CUDA; cpu: leave CUDA alone; auto, and ddp of the published scripts: CUDA or CPU",
         RUN, choices=("auto", "gpu", "cpu", "ddp"), free=True,
@@ -160,7 +173,7 @@ class Args:
     size: list[int] | None = flag(None, "side of the images the encoder sees, in pixels", DATA, bounds=Range(4))
     mean: list[float] | None = flag(None, "custom: channel means in 0-1", DATA, bounds=FRACTION)
     std: list[float] | None = flag(None, "custom: channel standard deviations in 0-1", DATA, bounds=POSITIVE)
-    batch_size: int = flag(128, "task images per step", DATA, bounds=BATCH)
+    batch_size: int = flag(128, "task images per step, on each device", DATA, bounds=BATCH)
     num_workers: int = flag(
         4, "loader processes, for images decoded on the fly and --augment_on workers", DATA, bounds=NOT_NEGATIVE,
         free=True,
@@ -186,7 +199,7 @@ class Args:
         bounds=COUNT,
         aliases=("memory_size", "replay_memory_bank_size"),
     )
-    replay_batch_size: int = flag(32, "replay images per step", TASKS, bounds=COUNT)
+    replay_batch_size: int = flag(32, "replay images per step, on each device", TASKS, bounds=COUNT)
     replay_selection: str = flag(
         "first", "images that are kept: the first (published), random ones, those whose mean feature is nearest to "
         "that of their class, or random ones in equal shares of one total for all classes seen", TASKS,
@@ -311,10 +324,14 @@ class Args:
         free=True,
     )
     save_checkpoint: bool = flag(True, "the end of every task is always kept", PUBLISHED, free=True)
-    sync_batchnorm: bool = flag(False, "one device sees the whole batch", PUBLISHED)
 
     method_flags: dict[str, Any] = field(default_factory=dict)
     given: frozenset[str] = frozenset()
+    devices: int = 1
+
+    def whole(self, batch_size: int) -> int:
+        """A batch of every device -> the whole batch of a step."""
+        return batch_size * self.devices
 
 
 def core_flags() -> list[Flag]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -23,7 +24,7 @@ from kaizen.cli import (
 from kaizen.data.images import RandomCrop
 from kaizen.data.loaders import Batch, training_loader
 from kaizen.data.views import EvalTransform, ReadyViews, ViewOptions, Views, ViewTransform
-from kaizen.devices import gpu_index, uses_cuda
+from kaizen.devices import device_count, gpu_indices, leads, uses_cuda
 from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
 from kaizen.learner import ContinualLearner
 from kaizen.loggers import build_loggers
@@ -35,6 +36,7 @@ from kaizen.progress import Progress
 from kaizen.ranks import Part, synchronised
 from kaizen.samples import Samples
 from kaizen.saving import Saving
+from kaizen.sharing import sharing_strategy
 
 
 def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearner:
@@ -102,12 +104,15 @@ def view_options(args: Args) -> list[ViewOptions]:
     return full + [small] * (args.num_small_crops if args.multicrop else 0)
 
 
-def training_loaders(args: Args, data: Data, task_idx: int, replay: torch.Tensor) -> dict[str, DataLoader[Batch]]:
+def training_loaders(
+    args: Args, data: Data, task_idx: int, replay: torch.Tensor, rank: int = 0, world: int = 1
+) -> dict[str, DataLoader[Batch]]:
     """Task, replay and probe images; Lightning cycles the shorter ones until the longest is through.
 
     Args:
         args, data, task_idx: the task.
         replay: indices of the training images to replay.
+        rank, world: the number of this process, and how many share each batch.
     """
     crops = [RandomCrop(view.size, view.min_scale, view.max_scale) for view in view_options(args)]
     views, probe_view = view_makers(args) if args.augment_on == "workers" else (None, None)
@@ -122,12 +127,12 @@ def training_loaders(args: Args, data: Data, task_idx: int, replay: torch.Tensor
         targets: torch.Tensor = data.visible_targets,
     ) -> DataLoader[Batch]:
         seed = args.seed * 31 + task_idx * 7 + stream
-        workers = args.num_workers
-        return training_loader(data.train, indices, crops, batch_size, workers, seed, limit, targets, transform)
+        workers, share = args.num_workers, (rank, world)
+        return training_loader(data.train, indices, crops, batch_size, workers, seed, limit, targets, transform, *share)
 
-    loaders = {"task": loader(data.split.train[task_idx], crops, views, args.batch_size, 0)}
+    loaders = {"task": loader(data.split.train[task_idx], crops, views, args.whole(args.batch_size), 0)}
     if len(replay):
-        loaders["replay"] = loader(replay, crops, views, args.replay_batch_size, 1)
+        loaders["replay"] = loader(replay, crops, views, args.whole(args.replay_batch_size), 1)
     if args.online_evaluation:
         probe = probe_indices(args, data, task_idx)
         one_crop = [RandomCrop(image_size(args), 0.08, 1.0)]
@@ -135,6 +140,11 @@ def training_loaders(args: Args, data: Data, task_idx: int, replay: torch.Tensor
         probe_batch = probe_batch_size(args, len(probe), steps)
         loaders["online"] = loader(probe, one_crop, probe_view, probe_batch, 2, steps, data.train.targets)
     return loaders
+
+
+def batch_sizes(loaders: Mapping[str, DataLoader[Batch]]) -> dict[str, int]:
+    """Images in the whole batch of each of `training_loaders`."""
+    return {name: loader.sampler.batch_size for name, loader in loaders.items()}  # type: ignore[attr-defined]
 
 
 def share_out(learner: ContinualLearner, sizes: Mapping[str, int], rank: int, world: int, sync_batchnorm: bool) -> None:
@@ -148,7 +158,7 @@ def share_out(learner: ContinualLearner, sizes: Mapping[str, int], rank: int, wo
             it anyway.
     """
     joined = [sizes[name] for name in ("task", "replay") if name in sizes]
-    learner.shares["training"] = learner.method.share = Part.of(joined, rank, world)
+    learner.shares["training"] = learner.method.share = Part.of(joined, rank, world, sync_batchnorm)
     learner.shares["online"] = Part.of([sizes.get("online", 0)], rank, world)
     for name in ("method", "classifier", "probes", "frozen") if sync_batchnorm else ():
         if (module := getattr(learner, name)) is not None:
@@ -158,7 +168,7 @@ def share_out(learner: ContinualLearner, sizes: Mapping[str, int], rank: int, wo
 def build_trainer(
     args: Args, folder: Path, name: str, task_idx: int, keep: int | None = 0, saving: Saving | None = None
 ) -> pl.Trainer:
-    """Lightning's trainer on the GPU that --gpus names, or on the CPU.
+    """Lightning's trainer on the GPUs that --gpus names, or on the CPU. Only the leading process logs and shows.
 
     Args:
         args: the experiment's flags.
@@ -168,23 +178,36 @@ def build_trainer(
         keep: rows that stay in the file of logged values; None for all.
         saving: of checkpoints inside the task, if there are any.
     """
-    cuda = uses_cuda(args)
-    precision = {"16": "16-mixed" if cuda else "32-true", "bf16": "bf16-mixed", "32": "32-true"}[args.precision]
-    return pl.Trainer(
-        accelerator="gpu" if cuda else "cpu",
-        devices=[gpu_index(args)] if cuda else 1,
-        precision=precision,  # type: ignore[arg-type]
+    shown: list[pl.Callback] = [Samples(folder, image_size(args)), Progress(f"task {task_idx}", args.max_epochs)]
+    return _trainer(
+        args,
+        device_count(args),
         max_epochs=args.max_epochs,
         accumulate_grad_batches=args.accumulate_grad_batches,
         check_val_every_n_epoch=args.check_val_every_n_epoch,
         num_sanity_val_steps=0,
-        logger=build_loggers(args, folder, name, task_idx, keep),
-        callbacks=[
-            *([saving] if saving else []),
-            Samples(folder, image_size(args)),
-            Progress(f"task {task_idx}", args.max_epochs),
-        ],
+        logger=build_loggers(args, folder, name, task_idx, keep) if leads(args) else False,
+        callbacks=[*([saving] if saving else []), *(shown if leads(args) else [])],
+    )
+
+
+def build_judge(args: Args) -> pl.Trainer:
+    """Lightning's trainer for looking at test images in one process, on the first of the devices."""
+    return _trainer(args, 1, logger=False)
+
+
+def _trainer(args: Args, devices: int, **options: Any) -> pl.Trainer:
+    cuda, here = uses_cuda(args), gpu_indices(args) if devices > 1 else gpu_indices(args)[:1]
+    precision = {"16": "16-mixed" if cuda else "32-true", "bf16": "bf16-mixed", "32": "32-true"}[args.precision]
+    return pl.Trainer(
+        accelerator="gpu" if cuda else "cpu",
+        devices=here if cuda else len(here),
+        num_nodes=devices // len(here),
+        strategy=sharing_strategy() if devices > 1 else "auto",
+        use_distributed_sampler=False,  # kaizen.data.loaders shares out each batch
+        precision=precision,  # type: ignore[arg-type]
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        **options,
     )

@@ -9,7 +9,7 @@ from typing import Any
 from kaizen.args import Args, Flag, UsageError, check_value, core_flags, nearest, parse, shorten, words
 from kaizen.data.checks import check_data, task_count
 from kaizen.data.datasets import dataset_info
-from kaizen.devices import gpu_indices
+from kaizen.devices import device_count
 from kaizen.distillers import (
     CLASSIFIER,
     CLASSIFIER_DISTILLERS,
@@ -43,8 +43,10 @@ def read_args(argv: list[str]) -> Args:
 
 
 def parsed(argv: list[str]) -> Args:
-    """Read a command line of which nothing but each flag by itself is checked."""
-    return parse(argv, _merged(everything_known()))
+    """Read a command line of which nothing but each flag by itself is checked, and that the devices can be counted."""
+    args = parse(argv, _merged(everything_known()))
+    args.devices = device_count(args)
+    return args
 
 
 def complete(args: Args) -> Args:
@@ -114,7 +116,7 @@ def flags_of(args: Args) -> dict[str, Any]:
     """Every flag that says what is done, as plain values for results and checkpoints; not where it is done."""
     places = ("experiment_dir", "base_experiment_dir", "status", "dry_run")
     core = {item.name: getattr(args, item.name) for item in core_flags() if item.name not in places}
-    return {**core, **args.method_flags}
+    return {**core, **args.method_flags, "devices": args.devices}
 
 
 def args_from(flags: dict[str, Any]) -> Args:
@@ -158,8 +160,7 @@ def check(args: Args) -> None:
     _check_networks(args)
     _check_views(args)
     _check_optimisation(args)
-    METHODS[args.method].check_flags(args.method_flags, args.batch_size)
-    gpu_indices(args)
+    METHODS[args.method].check_flags(args.method_flags, args.whole(args.batch_size))
     if not args.save_checkpoint:
         raise UsageError("--save_checkpoint False: the next task starts from the checkpoint; leave this flag out")
 

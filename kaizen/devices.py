@@ -1,4 +1,4 @@
-"""Where a run computes: the GPU that --gpus names, or the CPU."""
+"""Where a run computes: the GPUs that --gpus names, or the CPU."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import shutil
 import torch
 
 from kaizen.args import Args, NotReady, UsageError
+from kaizen.processes import node_rank, seat
 
 
 def check_devices(args: Args) -> None:
-    """Raises UsageError where the device asked for, or what --compile needs for it, cannot be had."""
-    gpu_index(args)
+    """Raises UsageError where the devices asked for, or what --compile needs for them, cannot be had."""
+    indices, count = gpu_indices(args), torch.cuda.device_count()
+    if count and max(indices) >= count:
+        raise UsageError(f"--gpus {args.gpus}: this machine has {count}; give an index from 0 to {count - 1}")
     if args.accelerator == "gpu" and not torch.cuda.is_available():
         raise NotReady("--accelerator gpu: no CUDA here; use auto or cpu")
     if args.compile:
@@ -26,25 +29,46 @@ def uses_cuda(args: Args) -> bool:
 
 
 def gpu_indices(args: Args) -> list[int]:
-    """The GPUs that --gpus names, the first one without it. Raises UsageError where it names none."""
-    parts = [part for part in ("0" if args.gpus is None else args.gpus).split(",") if part]
+    """The GPUs of this machine to train on: those that --gpus names, without it one for each process.
+
+    Raises:
+        UsageError: it names none, one twice, or not as many as processes were started for.
+    """
+    place = seat()
+    started = place.local_world if place else 1
+    if args.gpus is None:
+        return list(range(started))
+    parts = [part for part in args.gpus.split(",") if part]
     if not parts or not all(part.isdecimal() for part in parts):
         raise UsageError(f"--gpus {args.gpus}: give the index of a GPU, e.g. --gpus 0")
-    return [int(part) for part in parts]
+    indices = [int(part) for part in parts]
+    if len({*indices}) < len(indices):
+        raise UsageError(f"--gpus {args.gpus}: names a GPU twice; name each once")
+    if place and len(indices) != started:
+        raise UsageError(
+            f"--gpus {args.gpus}: this machine has {started} processes of the run; name as many GPUs, or leave it out"
+        )
+    return indices
 
 
 def gpu_index(args: Args) -> int:
-    """The one GPU to train on. Raises UsageError where --gpus names several, or one that is not there."""
-    index, *others = gpu_indices(args)
-    if others:
-        raise NotReady(
-            f"--gpus {args.gpus}: training on several GPUs is not built yet; give one index, and for the same "
-            f"effective batch and learning rate: --gpus {index} --batch_size {(1 + len(others)) * args.batch_size}"
-        )
-    count = torch.cuda.device_count()
-    if count and index >= count:
-        raise UsageError(f"--gpus {args.gpus}: this machine has {count}; give an index from 0 to {count - 1}")
-    return index
+    """The first of the GPUs, for what one process does alone."""
+    return gpu_indices(args)[0]
+
+
+def device_count(args: Args) -> int:
+    """How many devices, each with a process of its own, share each step on all machines. Raises UsageError."""
+    local = len(gpu_indices(args))
+    place = seat()
+    return place.world if place else local * args.num_nodes
+
+
+def leads(args: Args) -> bool:
+    """Is this the process of several that writes, shows and judges; yes where it is alone."""
+    place = seat()
+    if place or device_count(args) == 1:
+        return place is None or place.rank == 0
+    return os.environ.get("LOCAL_RANK", "0") == "0" and (args.num_nodes == 1 or node_rank() == 0)
 
 
 def _check_compiler(cuda: bool) -> None:

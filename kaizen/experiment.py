@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from kaizen.args import UsageError, core_flags, shorten
+from kaizen.args import UsageError, core_flags
 from kaizen.files import read_json, write_json
+from kaizen.folders import make_folder
 from kaizen.states import settle
-
-LONGEST_NAME = 255  # bytes, of a folder on all common disks
-LONGEST_TITLE = 50  # characters, of up to four bytes each
 
 
 @dataclass(frozen=True)
@@ -36,6 +32,12 @@ class Experiment:
     def open(cls, folder: Path) -> Experiment:
         """Take up an existing experiment. Raises UsageError where the folder does not hold one."""
         return cls(folder, _read(folder)["flags"])
+
+    @classmethod
+    def devices(cls, folder: Path) -> int | None:
+        """How many devices shared each step when the experiment in a folder began; None where there is none."""
+        begun = (folder / "experiment.json").exists()
+        return int(_read(folder)["flags"]["devices"]) if begun else None
 
     @classmethod
     def check(
@@ -230,42 +232,6 @@ class Experiment:
         write_json(path, {"accuracy": accuracy, "baseline": baseline, "settings": settings})
 
 
-def make_folder(folder: Path) -> None:
-    """Make an experiment's folder if need be. Raises UsageError where that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"--base_experiment_dir {folder.parent}: cannot make {folder} ({error.strerror}); name another folder"
-        ) from None
-
-
-def experiment_folder(base: str, name: str | None, title: str) -> Path:
-    """BASE/NAME, or a new BASE/<time>-<title>.
-
-    Raises:
-        UsageError: the name leads out of the base folder, also through a link, or is none that a folder can have.
-    """
-    _check_name("base_experiment_dir", base)
-    root = Path(base)
-    if name is None:
-        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in title[:LONGEST_TITLE])
-        return root / f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{safe}"
-    _check_name("experiment_dir", name)
-    for folder in (root / name, Path(name)):  # the second: a path as the shell completes it
-        if folder.resolve().parent == root.resolve():
-            return root / folder.resolve().name
-    raise UsageError(f"--experiment_dir {name}: is not directly below --base_experiment_dir {base}; give a plain name")
-
-
-def _check_name(flag: str, path: str) -> None:
-    """Refuse what no folder can be called, or what would break the lines in which it is told."""
-    if not path.isprintable():
-        raise UsageError(f"--{flag} {shorten(ascii(path))}: has characters that cannot be printed; give a plain name")
-    if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(path).parts):
-        raise UsageError(f"--{flag} {shorten(path)}: is longer than {LONGEST_NAME} bytes; give a shorter name")
-
-
 def versions() -> dict[str, str]:
     """What the numbers were made with."""
     names = ("torch", "torchvision", "pytorch-lightning", "lightly", "numpy")
@@ -275,7 +241,9 @@ def versions() -> dict[str, str]:
 def _read(folder: Path) -> dict[str, Any]:
     try:
         about = dict(read_json(folder / "experiment.json"))
-        about["flags"] = {**about["flags"]}  # a mapping with names for keys
+        about["flags"] = {"devices": 1, **about["flags"]}  # a mapping with names for keys
+        if type(about["flags"]["devices"]) is not int or about["flags"]["devices"] < 1:
+            raise ValueError("no number of devices")
         about["skipped_images"] = [name + "" for name in about.get("skipped_images", ())]
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(

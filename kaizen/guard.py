@@ -21,6 +21,10 @@ RATES = {
 }
 
 
+class NotFinite(UsageError):
+    """A term or a weight is not finite."""
+
+
 class FiniteGuard:
     """Remembers for each term of the loss at which step it was first not finite, where the terms are.
 
@@ -66,7 +70,7 @@ class FiniteGuard:
             cure: what the method knows of a loss of its own that is not finite, or nothing.
 
         Raises:
-            UsageError: they have not.
+            NotFinite: they have not.
         """
         if (found := self.first_bad()) is None:
             return
@@ -75,7 +79,7 @@ class FiniteGuard:
         base = getattr(self.args, flag)
         rate = self.rates.get(names[0], self.rates.get("encoder", base))
         what = f"the loss term {names[0]} is" if len(names) == 1 else f"the loss terms {', '.join(names)} are"
-        raise UsageError(
+        raise NotFinite(
             f"--{flag} {base:g}: {what} not finite since step {step}, in epoch {epoch + 1} of {self.args.max_epochs}, "
             f"at the learning rate {rate:g}; last good checkpoint: {self.last_good or 'none'}; "
             f"{cure if cure and 'ssl' in names else f'use a smaller --{flag}'}"
@@ -85,14 +89,14 @@ class FiniteGuard:
         """Wait for the device, once, and look whether weights and buffers are finite.
 
         Raises:
-            UsageError: they are not.
+            NotFinite: they are not.
         """
         floats = {name: value for name, value in state.items() if value.is_floating_point()}
         finite = torch.stack([value.isfinite().all() for value in floats.values()]).tolist()
         bad = [name for name, good in zip(floats, finite, strict=True) if not good]
         if bad:
             more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-            raise UsageError(
+            raise NotFinite(
                 f"--lr {self.args.lr:g}: {bad[0]}{more} not finite after the last step, though the loss was; "
                 f"last good checkpoint: {self.last_good or 'none'}; use a smaller --lr"
             )

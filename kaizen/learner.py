@@ -22,7 +22,7 @@ from kaizen.losses import labelled_cross_entropy
 from kaizen.methods import Output, SSLMethod, full_crops
 from kaizen.models.frozen import FrozenModel, evaluating
 from kaizen.optim import Groups, build_optimizer, build_scheduler, parameter_group, scaled_lr
-from kaizen.ranks import Share
+from kaizen.ranks import Share, united
 from kaizen.seeds import EPOCH, START, STEP, draw_from
 
 
@@ -197,6 +197,7 @@ class ContinualLearner(pl.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After the gradients: the method's queue; after an optimiser step: the momentum network."""
         self.method.after_batch(outputs["out"])
+        self.shares["training"].settle(self)
         if self.trainer.global_step > self.optimizer_steps:
             self.optimizer_steps = self.trainer.global_step
             if self.steps.took_place():
@@ -247,6 +248,7 @@ class ContinualLearner(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """During training, log how every head does on every task."""
+        self.correct = {head: united(correct) for head, correct in self.correct.items()}
         if self.trainer.state.fn == TrainerFn.FITTING:
             accuracy = self.accuracy_by_task()
             values = {f"val/{head}/task{j}": v for head, row in accuracy.items() for j, v in enumerate(row)}

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kaizen.args import UsageError
+from kaizen.args import Args, UsageError
 from kaizen.cli import image_size
 from kaizen.data.loaders import EVALUATION_BATCH, evaluation_loader
 from kaizen.data.replay import Counts, Memory, flatten, groups_of, herd, select_replay
@@ -41,6 +41,13 @@ def remember(experiment: Experiment, learner: ContinualLearner, data: Data, task
     experiment.task_folder(task_idx)
     write_json(experiment.replay(task_idx), content)
     return flatten(memory)
+
+
+def remembered(experiment: Experiment, args: Args, data: Data, task_idx: int) -> Tensor:
+    """What `remember` has chosen in another process. Raises UsageError where replay.json is not there to be read."""
+    if not args.replay or task_idx == 0:
+        return torch.empty(0, dtype=torch.int64)
+    return flatten(kept_before(experiment, task_idx, replayed(args, data, task_idx)))
 
 
 def _herding(experiment: Experiment, learner: ContinualLearner, data: Data, counts: Counts) -> Memory:

@@ -8,15 +8,24 @@ import torch
 
 from kaizen.args import Args
 from kaizen.data.datasets import dataset_info
-from kaizen.devices import gpu_indices, uses_cuda
+from kaizen.devices import device_count, gpu_indices, uses_cuda
 
 
 def notices(args: Args) -> list[str]:
     """What a user should know before training starts."""
     lines = []
     cuda = uses_cuda(args)
-    if args.gpus is not None and len(gpu_indices(args)) == 1 and not torch.cuda.is_available():
-        lines.append(f"--gpus {args.gpus}: no CUDA here, training on the CPU")
+    here, sharing = len(gpu_indices(args)), device_count(args)
+    if args.gpus is not None and not torch.cuda.is_available():
+        processes = f" in {here} processes" if here > 1 else ""
+        lines.append(f"--gpus {args.gpus}: no CUDA here, training on the CPU{processes}")
+    if sharing != args.devices:
+        lines.append(
+            f"{sharing} devices share the batches of {args.devices} x {args.batch_size} images that the experiment "
+            "began with; its learning rate stays"
+        )
+    elif sharing > 1:
+        lines.append(f"{sharing} devices share each step of {sharing} x {args.batch_size} images")
     if args.precision == "16" and not cuda:
         lines.append("--precision 16: fp16 needs CUDA, training in fp32")
     if args.compile:

@@ -107,9 +107,9 @@ class WarmupCosine(lr_scheduler.LRScheduler):
         return self.min_lr + (base - self.min_lr) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def scaled_lr(args: Args, devices: int = 1) -> float:
+def scaled_lr(args: Args) -> float:
     """The rate of all but classifiers: lr x batch_size x devices / 256 (Goyal et al., 2017, arXiv 1706.02677)."""
-    return args.lr * args.batch_size * devices / 256
+    return args.lr * args.whole(args.batch_size) / 256
 
 
 def parameter_group(name: str, module: nn.Module, lr: float, weight_decay: float, static_lr: bool = False) -> Groups:

@@ -18,7 +18,6 @@ from kaizen.data.loaders import full_batches
 from kaizen.data.readable import Skipped, without_bad
 from kaizen.data.replay import Counts, replay_counts
 from kaizen.data.tasks import TaskSplit, class_order, make_split, split_classes, split_domains, visible_labels
-from kaizen.devices import gpu_indices
 from kaizen.optim import scaled_lr
 
 
@@ -145,9 +144,9 @@ def labelled_images(data: Data, source: str, task_idx: int) -> Tensor:
 def probe_batch_size(args: Args, num_probe_images: int, task_steps: int) -> int:
     """Published ("update"): all probe images in one epoch of the task. "frozen": the task batch, whatever the task."""
     if args.online_eval_batch_size is not None:
-        return min(args.online_eval_batch_size, num_probe_images)
+        return min(args.whole(args.online_eval_batch_size), num_probe_images)
     if args.online_eval_batchnorm == "frozen":
-        return min(args.batch_size, num_probe_images)
+        return min(args.whole(args.batch_size), num_probe_images)
     return -(-num_probe_images // task_steps)
 
 
@@ -178,12 +177,10 @@ def describe(args: Args, data: Data | None, folder: Path | None) -> list[str]:
         folder: where the experiment goes; None for a new folder named after its start.
     """
     where = folder or Path(args.base_experiment_dir) / f"<time>-{args.name}"
-    devices = len(gpu_indices(args))
-    batch = f"{args.batch_size} x {devices} devices" if devices > 1 else str(args.batch_size)
     lines = [
         f"method         {args.method}, encoder {args.encoder}, images of {image_size(args)} pixels",
         f"data           {args.dataset}, {args.split_strategy} split, {args.num_tasks} tasks, seed {args.split_seed}",
-        f"learning rate  {scaled_lr(args, devices):g} ({args.lr:g} x {batch} / 256), {args.scheduler}; "
+        f"learning rate  {scaled_lr(args):g} ({args.lr:g} x {_batch(args)} / 256), {args.scheduler}; "
         f"classifier {args.classifier_lr:g}",
         f"files          {where}/",
     ]
@@ -192,17 +189,22 @@ def describe(args: Args, data: Data | None, folder: Path | None) -> list[str]:
     return lines + [line for task in range(args.num_tasks) for line in _describe_task(args, data, task)]
 
 
+def _batch(args: Args) -> str:
+    return f"{args.batch_size} x {args.devices} devices" if args.devices > 1 else str(args.batch_size)
+
+
 def _describe_task(args: Args, data: Data | None, task: int) -> list[str]:
     lines = [f"task {task}", f"  terms        {', '.join(active_terms(args, task))}"]
     kind = "domain" if args.split_strategy == "domain" else "classes"
     if data is None:
         if name := _name_without_data(args, task):
             lines.append(f"  {kind:<13}{shorten(name)}")
-        return [*lines, f"  epochs       {args.max_epochs} in batches of {args.batch_size}"]
+        return [*lines, f"  epochs       {args.max_epochs} in batches of {_batch(args)}"]
     images = len(data.split.train[task])
     labels = int((data.visible_targets[data.split.train[task]] >= 0).sum())
     replay = num_replayed(args, data, task)
-    steps = max(full_batches(images, args.batch_size), full_batches(replay, args.replay_batch_size))
+    batches = ((images, args.batch_size), (replay, args.replay_batch_size))
+    steps = max(full_batches(count, args.whole(batch_size)) for count, batch_size in batches)
     lines += [
         f"  {kind:<13}{shorten(data.task_names[task])}",
         f"  images       {images} to train, {len(data.split.test[task])} to test, {replay} replayed",
@@ -246,9 +248,10 @@ def _check_tasks(args: Args, data: Data) -> None:
 
 def _check_batches(args: Args, data: Data) -> None:
     smallest, images = _smallest_task(data)
-    if args.batch_size > images:
+    if args.whole(args.batch_size) > images:
         raise UsageError(
-            f"--batch_size {args.batch_size}: task {smallest} has only {images} training images; use at most {images}"
+            f"--batch_size {_batch(args)}: task {smallest} has only {images} training images; "
+            f"use at most {images // args.devices}"
         )
     for task in range(max(1, args.task_idx), args.num_tasks if args.replay else 0):
         if num_replayed(args, data, task) == 0:

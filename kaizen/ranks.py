@@ -43,6 +43,9 @@ class Share:
         """In the block, what is drawn at random for each image is drawn for this share."""
         return nullcontext()
 
+    def settle(self, networks: nn.Module) -> None:
+        """After a step, make the networks of all processes the same."""
+
 
 @dataclass(frozen=True)
 class Part(Share):
@@ -51,19 +54,21 @@ class Part(Share):
     Attributes:
         total: images in the whole batch.
         rows: int64, the places of this process's images in it.
+        synchronised: BatchNorm sees the whole batch.
     """
 
     total: int
     rows: Tensor
+    synchronised: bool = False
 
     @classmethod
-    def of(cls, sizes: Sequence[int], rank: int, world: int) -> Part:
+    def of(cls, sizes: Sequence[int], rank: int, world: int, synchronised: bool = False) -> Part:
         """The part of a batch that is joined from batches of some sizes, each of which is shared out by itself."""
         starts = [sum(sizes[:place]) for place in range(len(sizes))]
         shares = [
             torch.arange(size)[share_of(size, rank, world)] + start for size, start in zip(sizes, starts, strict=True)
         ]
-        return cls(sum(sizes), torch.cat(shares))
+        return cls(sum(sizes), torch.cat(shares), synchronised)
 
     def whole(self, part: Tensor) -> Tensor:
         """Each row at its place in the batch.
@@ -80,6 +85,11 @@ class Part(Share):
         if not views or any(view.shape != views[0].shape for view in views):
             return [self.whole(view) for view in views]
         return list(self.whole(torch.stack(views, dim=1)).unbind(dim=1))
+
+    def settle(self, networks: nn.Module) -> None:
+        """Running statistics of BatchNorm become the means over processes, where each has seen its part alone."""
+        if not self.synchronised:
+            average_statistics(networks)
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
@@ -128,6 +138,29 @@ class _Sum(torch.autograd.Function):
         return _summed(grads[0])
 
 
+def largest(number: int) -> int:
+    """The largest of the numbers of all processes."""
+    if rank_and_world()[1] == 1:
+        return number
+    found = torch.tensor(number, device=_device())
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
+def united(found: Tensor) -> Tensor:
+    """Bools (N,), each True where any process has found it so."""
+    if rank_and_world()[1] == 1:
+        return found
+    count = found.to(torch.int32)
+    dist.all_reduce(count)
+    return count > 0
+
+
+def _device() -> torch.device:
+    """Where numbers must lie that are sent."""
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
 # What is drawn at random for each image.
 
 
@@ -146,7 +179,18 @@ def rand_rows(count: int, *shape: int, device: torch.device) -> Tensor:
     return torch.rand(part.total, *shape, device=device)[part.rows.to(device)]
 
 
-# BatchNorm over the whole batch.
+# BatchNorm over the whole batch, or statistics that are the mean of those of all parts.
+
+
+@torch.no_grad()
+def average_statistics(module: nn.Module) -> None:
+    """Running statistics of BatchNorm become their means over processes."""
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    found = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
+    if not found:
+        return
+    means = _summed(torch.cat(found)) / rank_and_world()[1]
+    torch._foreach_copy_(found, list(means.split([len(value) for value in found])))
 
 
 class SyncBatchNorm(_BatchNorm):

@@ -60,7 +60,8 @@ class Samples(pl.Callback):
             kinds += [kind] * min(count, SHOWN[kind])
             first += count
         joined, _, indices = join(batch)
-        views = [view[chosen] for view in learner.views(joined)]
+        with learner.shares["training"].drawing():
+            views = [view[chosen] for view in learner.views(joined)]
         places = indices[chosen]
         labels = images.targets[places.cpu()].tolist()
         originals = images.read(places.cpu(), CentreCrop(self.size))

@@ -21,6 +21,7 @@ from kaizen.data.loaders import ShuffledBatches
 from kaizen.files import atomic_path
 from kaizen.learner import ContinualLearner
 from kaizen.metrics_file import MetricsFile
+from kaizen.ranks import largest
 from kaizen.signals import handling
 
 KEPT = 2  # the newest, and the one before in case that the newest is damaged later
@@ -93,6 +94,9 @@ class Saved:
         for cut_off in self.folder.glob(".*.tmp"):
             cut_off.unlink()
         newest = self.folder / f"step{trainer.global_step:09d}.ckpt"
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(newest)  # waits for the leading process, which alone writes
+            return newest
         with atomic_path(newest) as temporary:
             trainer.save_checkpoint(temporary)
         for path in self.paths()[KEPT:]:
@@ -195,15 +199,16 @@ class Saving(pl.Callback):
         """Save where it is time to, if no gradient waits for more batches; then end where that is asked for."""
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        since = trainer.global_step - self.last
-        due = batch_idx == 0 or self.stop.number or (self.every_n_steps and since >= self.every_n_steps)
+        since, asked = trainer.global_step - self.last, largest(self.stop.number)
+        due = batch_idx == 0 or asked or (self.every_n_steps and since >= self.every_n_steps)
         if since and due:
             self.batch = batch_idx
             learner = _learner(pl_module)
             learner.check_finite()
             learner.guard.last_good = self.saved.write(trainer)
             self.last = trainer.global_step
-        self.stop.obey()
+        if asked:
+            raise Stopped(asked)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """No step comes any more; what asked for the end meanwhile is obeyed once the end of the task is saved."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,26 +15,36 @@ import torch
 from torch.utils.data import DataLoader
 
 from kaizen.args import Args, UsageError
-from kaizen.building import build_learner, build_trainer, training_loaders
+from kaizen.building import (
+    batch_sizes,
+    build_judge,
+    build_learner,
+    build_trainer,
+    share_out,
+    training_loaders,
+)
 from kaizen.checkpoint import OPTIONAL, load_task, new_parts, restore, save_task
 from kaizen.cli import args_from, image_size
 from kaizen.compiling import compile_networks
 from kaizen.data.images import ImageSet
 from kaizen.data.loaders import EVALUATION_BATCH, Batch, evaluation_loader
+from kaizen.devices import leads
 from kaizen.disk import disk_told
 from kaizen.embedding import draw_embedding
 from kaizen.experiment import Experiment
 from kaizen.features import Features, extract_features
-from kaizen.guard import last_good
+from kaizen.guard import NotFinite, last_good
 from kaizen.knn import knn_correct
 from kaizen.learner import ContinualLearner
 from kaizen.loggers import log_task
 from kaizen.logs import mean_by_task
-from kaizen.memory import remember
+from kaizen.memory import remember, remembered
 from kaizen.page.report import write_report
 from kaizen.plan import Data, open_data, probe_indices
+from kaizen.ranks import share_of
 from kaizen.report import draw_plots, write
 from kaizen.saving import Saved, Saving, Stop, Stopped
+from kaizen.sharing import Abandoned, assemble, together
 from kaizen.trained_on import TrainedOn
 
 
@@ -63,16 +75,18 @@ def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) ->
     saving = Saving(saved, stop, args.checkpoint_every_n_steps, None if trained else saved.newest())
     keep = None if trained else saving.rows
     trainer = build_trainer(args, folder, experiment.name, task_idx, keep, saving)
+    judging = build_judge(args) if trainer.world_size > 1 else trainer
     learner.guard.last_good = saving.path or last_good(experiment, task_idx)
     device = trainer.strategy.root_device
     if args.augment_on == "device" and device.type == "cuda":
         data = replace(data, train=kept_on(device, data.train, free=torch.cuda.mem_get_info(device)[0]))
-    test = None
-    if not args.no_labels:
-        everything = torch.arange(len(data.test))
-        test = evaluation_loader(data.test, everything, image_size(args), EVALUATION_BATCH, args.num_workers)
+    test = None if args.no_labels else test_images(args, data)
+    if not trainer.is_global_zero:
+        if not trained:
+            train(trainer, learner, experiment, data, test, task_idx, saving)
+        return
     unjudged = task_idx == 0 or not experiment.done(task_idx - 1)
-    before = judge(trainer, learner, data, test, max(0, task_idx - 1)) if unjudged else None
+    before = judge(judging, learner, data, test, max(0, task_idx - 1)) if unjudged else None
     if before is not None and task_idx > 0:
         experiment.finish_task(task_idx - 1, before, None, 0.0)  # what --pretrained_model brings along
 
@@ -81,7 +95,7 @@ def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) ->
     else:
         seconds = train(trainer, learner, experiment, data, test, task_idx, saving)
     stop.obey()
-    accuracy = judge(trainer, learner, data, test, task_idx)
+    accuracy = judge(judging, learner, data, test, task_idx)
     if args.auto_umap and test is not None:
         draw_embedding(test_features(learner, data), data, args.seed, experiment.folder, task_idx)
     experiment.finish_task(task_idx, accuracy, before if task_idx == 0 else None, round(seconds, 1))
@@ -108,19 +122,37 @@ def train(
     """
     args = learner.args
     learner.to(trainer.strategy.root_device)
-    replay = remember(experiment, learner, data, task_idx)
-    loaders = training_loaders(args, data, task_idx, replay)
+    replay = remember(experiment, learner, data, task_idx) if trainer.is_global_zero else None
+    assemble(trainer)
+    if replay is None:
+        replay = remembered(experiment, args, data, task_idx)
+    rank, world = trainer.global_rank, trainer.world_size
+    loaders = training_loaders(args, data, task_idx, replay, rank, world)
+    if world > 1:
+        share_out(learner, batch_sizes(loaders), rank, world, args.sync_batchnorm)
     saving.go_on(loaders)
     if args.compile:
         compile_networks(learner)
     judged = test if learner.classifier is not None or learner.probes else None  # k nearest neighbours vote at the end
+    if judged is not None and world > 1:
+        judged = test_images(args, data, share_of(len(data.test), rank, world))
     with saving.stop.awaited_by_training():
-        trainer.fit(learner, loaders, judged, ckpt_path=saving.path, weights_only=True)
+        with together(trainer):
+            trainer.fit(learner, loaders, judged, ckpt_path=saving.path, weights_only=True)
         learner.check_finite()
-        about = TrainedOn.of(data, task_idx)
-        save_task(learner, experiment.checkpoint(task_idx), task_idx, experiment.flags, saving.seconds, about)
-        saving.saved.clear()
+        if world > 1:
+            learner.looked_after = -1  # of the test images, this process has seen a part
+        if trainer.is_global_zero:
+            about = TrainedOn.of(data, task_idx)
+            save_task(learner, experiment.checkpoint(task_idx), task_idx, experiment.flags, saving.seconds, about)
+            saving.saved.clear()
     return saving.seconds
+
+
+def test_images(args: Args, data: Data, part: slice = slice(None)) -> DataLoader[Batch]:
+    """The test images, or those of a part, in order."""
+    chosen = torch.arange(len(data.test))[part]
+    return evaluation_loader(data.test, chosen, image_size(args), EVALUATION_BATCH, args.num_workers)
 
 
 def kept_on(device: torch.device, images: ImageSet, free: int) -> ImageSet:
@@ -189,14 +221,23 @@ def test_features(learner: ContinualLearner, data: Data) -> Features:
 
 def main(argv: list[str]) -> int:
     """`python -m kaizen.task FOLDER TASK`."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # its hints are about code, not about runs
+    for name in ("pytorch_lightning", "lightning_fabric"):  # whose hints are about code, not about runs
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-    stop = Stop()
+    stop, first = Stop(), True
     try:
         folder = Path(argv[0])
-        with stop.listening(), disk_told(f"--experiment_dir {folder.name}", folder):
-            run_task(Experiment.open(folder), int(argv[1]), stop)
+        with stop.listening(), disk_told(f"--experiment_dir {folder.name}", folder), ExitStack() as silence:
+            experiment = Experiment.open(folder)
+            if not (first := leads(args_from(experiment.flags))):
+                nowhere = silence.enter_context(Path(os.devnull).open("w"))
+                silence.enter_context(redirect_stdout(nowhere))  # the leading process says the same
+            run_task(experiment, int(argv[1]), stop)
+    except Abandoned as abandoned:
+        return abandoned.status
     except UsageError as error:
+        if isinstance(error, NotFinite) and not first:  # all find it in the same step
+            return 2
         reason = str(error).splitlines()[-1]  # a loader process puts its traceback before it
         print(f"error: {reason.removeprefix('kaizen.args.UsageError: ')}", file=sys.stderr)
         return 2

@@ -193,4 +193,4 @@ def test_the_nearest_word() -> None:
 
 def test_args_know_their_fields_as_flags() -> None:
     fields = {entry.name for entry in dataclasses.fields(Args)}
-    assert fields - {item.name for item in core_flags()} == {"method_flags", "given"}
+    assert fields - {item.name for item in core_flags()} == {"method_flags", "given", "devices"}

@@ -101,7 +101,7 @@ DISTILL = ("--distiller", "contrastive", "--distiller_classifier", "soft_label")
         ("--gpus -1", ["--gpus -1", "e.g. --gpus 0"]),
         ("--gpus ²", ["--gpus ²", "e.g. --gpus 0"]),
         ("--gpus ,", ["--gpus ,", "e.g. --gpus 0"]),
-        ("--gpus 0,1", ["--gpus 0,1", "one index", "--gpus 0 --batch_size 128"]),
+        ("--gpus 1,1", ["--gpus 1,1", "twice"]),
         ("--gpus 0,cuda --dry_run", ["--gpus 0,cuda", "e.g. --gpus 0"]),
         ("--accelerator dp", ["--accelerator dp", "auto, gpu, cpu, ddp"]),
         ("--save_checkpoint False", ["--save_checkpoint False", "leave this flag out"]),

@@ -10,8 +10,9 @@ from helpers import args_of
 
 from kaizen.args import UsageError
 from kaizen.cli import flags_of
-from kaizen.experiment import Experiment, experiment_folder
+from kaizen.experiment import Experiment
 from kaizen.files import read_json, write_json
+from kaizen.folders import experiment_folder
 from kaizen.report import collect
 from kaizen.states import TaskState, begin, read_state
 

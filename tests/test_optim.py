@@ -187,7 +187,7 @@ def test_no_schedule() -> None:
 
 def test_the_rate_is_scaled_by_the_batch() -> None:
     assert scaled_lr(args_of("--lr", "0.5", "--batch_size", "64")) == 0.5 * 64 / 256
-    assert scaled_lr(args_of("--lr", "0.5", "--batch_size", "64"), devices=2) == 0.5 * 128 / 256
+    assert scaled_lr(args_of("--lr", "0.5", "--batch_size", "64", "--gpus", "0,1")) == 0.5 * 128 / 256
 
 
 @pytest.mark.parametrize(

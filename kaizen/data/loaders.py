@@ -154,13 +154,15 @@ def training_loader(
     limit: int | None = None,
     targets: Tensor | None = None,
     transform: Callable[[Images], Images] | None = None,
+    rank: int = 0,
+    world: int = 1,
 ) -> DataLoader[Batch]:
-    """Shuffled full batches of (images, targets, indices), at most `limit` in an epoch.
+    """Shuffled full batches of (images, targets, indices), at most `limit` in an epoch; of each, the part of one rank.
 
     `targets`, (N,), are served in the place of the image set's own labels, and what `transform` makes of the images
     in the place of the images.
     """
-    batches = ShuffledBatches(len(indices), batch_size, seed, limit)
+    batches = ShuffledBatches(len(indices), batch_size, seed, limit, rank, world)
     return _loader(BatchDataset(images, indices, crops, targets, transform), batches, num_workers)
 
 
