@@ -63,6 +63,10 @@ class Stop:
         finally:
             self.awaited = False
 
+    def agreed(self) -> int:
+        """The signal that this process or another that shares its steps has heard; 0 without one."""
+        return largest(self.number)
+
     def obey(self) -> None:
         """Raises Stopped where the end has been asked for."""
         if self.number:
@@ -199,7 +203,7 @@ class Saving(pl.Callback):
         """Save where it is time to, if no gradient waits for more batches; then end where that is asked for."""
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        since, asked = trainer.global_step - self.last, largest(self.stop.number)
+        since, asked = trainer.global_step - self.last, self.stop.agreed()
         due = batch_idx == 0 or asked or (self.every_n_steps and since >= self.every_n_steps)
         if since and due:
             self.batch = batch_idx

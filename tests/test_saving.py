@@ -31,6 +31,10 @@ class StopsAt(Stop):
         super().__init__()
         self.left = look
 
+    def agreed(self) -> int:
+        self.obey()
+        return 0
+
     def obey(self) -> None:
         self.left -= 1
         if self.left == 0:
