@@ -22,7 +22,10 @@ from kaizen.predict import counted, main, path_cell, text_cell, write_table
 
 ROOT = Path(__file__).resolve().parent.parent
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = [
+    pytest.mark.usefixtures("tiny"),
+    pytest.mark.xdist_group("predict"),  # one process makes what they share
+]
 
 
 @pytest.fixture(scope="module")

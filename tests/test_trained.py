@@ -24,7 +24,10 @@ from kaizen.data.images import ImageSet
 from kaizen.models.encoders import ENCODERS
 from kaizen.plan import load_data
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = [
+    pytest.mark.usefixtures("tiny"),
+    pytest.mark.xdist_group("trained"),  # one process makes what they share
+]
 
 
 def test_images(folder: Path) -> tuple[ImageSet, list[Tensor]]:
