@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import args_of
+from torture import processes_of
 
 import kaizen.task
 import main_continual
@@ -113,19 +114,6 @@ def wait_for(found: Callable[[], Any], process: Started) -> Any:
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.05)
     return value
-
-
-def processes_of(folder: Path) -> list[int]:
-    """The processes that train a task in a folder, the leading one first."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_text().split("\0")
-        except OSError:
-            continue
-        if "kaizen.task" in words and words[words.index("kaizen.task") + 1].endswith(folder.name):
-            found.append(int(path.parent.name))
-    return sorted(found)
 
 
 def forked(folder: Path, flags: Sequence[str], world: int) -> None:

@@ -1,9 +1,10 @@
 """Real runs of the digits recipe, killed at random points and started again, must end as runs that never were.
 
-    python tests/torture.py [--kills 51] [--seed 0] [--methods mocov2plus byol swav] [--folder DIR]
+    python tests/torture.py [--kills 51] [--seed 0] [--methods mocov2plus byol swav] [--processes 1] [--folder DIR]
 
 Every method is trained undisturbed once; then it is started, killed (SIGKILL for all its processes, SIGTERM or SIGINT
 for the one that was started) and started again until it ends, in new folders until its share of the kills is used up.
+With several --processes, that share each step, every other SIGKILL is for one of them alone.
 Weights, results and logged values must be the same to the last bit. Prints a line per kill; exits 1 at a difference.
 """
 
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--kills", type=int, default=51, help="in all [51]")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and signals [0]")
     parser.add_argument("--methods", nargs="+", choices=tuple(OWN), default=["mocov2plus", "byol", "swav"])
+    parser.add_argument("--processes", type=int, default=1, help="that share each step [1]")
     parser.add_argument("--folder", type=Path, help="where the runs go; a temporary one by default")
     options = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else runs would ignore it where this does, as with `&`
@@ -58,18 +61,18 @@ def main(argv: list[str]) -> int:
             share = options.kills * (number + 1) // len(options.methods) - options.kills * number // len(
                 options.methods
             )
-            if not torment(method, share, chance, base):
+            if not torment(method, share, chance, base, options.processes):
                 return 1
     print(f"{options.kills} kills over {len(options.methods)} methods: nothing lost, every end is the undisturbed one")
     return 0
 
 
-def torment(method: str, kills: int, chance: random.Random, base: Path) -> bool:
+def torment(method: str, kills: int, chance: random.Random, base: Path, processes: int) -> bool:
     """Use up a method's share of the kills; False at the first end that differs."""
     left, attempt = kills, 0
     while left > 0:
         views, often = VARIANTS[attempt % len(VARIANTS)]
-        command = [*command_of(method, base), *views.split()]
+        command = [*command_of(method, base), *views.split(), "--gpus", ",".join(map(str, range(processes)))]
         whole = base / f"{method}-whole{'-workers' if views else ''}"
         began = time.monotonic()
         if not whole.exists() and (status := run(command, whole)) != 0:
@@ -77,7 +80,7 @@ def torment(method: str, kills: int, chance: random.Random, base: Path) -> bool:
             return False
         duration = max(20.0, time.monotonic() - began)
         folder = base / f"{method}-{attempt}"
-        used = kill_until_it_ends([*command, *often.split()], folder, left, chance, duration)
+        used = kill_until_it_ends([*command, *often.split()], folder, left, chance, duration, processes > 1)
         if used is None:
             return False
         left, attempt = left - used, attempt + 1
@@ -89,12 +92,12 @@ def torment(method: str, kills: int, chance: random.Random, base: Path) -> bool:
 
 
 def kill_until_it_ends(
-    command: list[str], folder: Path, most: int, chance: random.Random, duration: float
+    command: list[str], folder: Path, most: int, chance: random.Random, duration: float, shared: bool
 ) -> int | None:
     """How many kills one run took, at most `most`; None where it ended in another way."""
     for used in range(most + 1):
         moment = (chance.uniform(0, duration), chance.choice(HOW)) if used < most else None
-        status = run(command, folder, moment)
+        status = run(command, folder, moment, shared and used % 2 == 1)
         if status == 0:
             return used
         if moment is None or status not in (128 + moment[1], -moment[1]):
@@ -118,7 +121,7 @@ def command_of(method: str, base: Path) -> list[str]:
     return [sys.executable, "main_continual.py", *flags.split(), *changed.split()]
 
 
-def run(command: list[str], folder: Path, moment: tuple[float, signal.Signals] | None = None) -> int:
+def run(command: list[str], folder: Path, moment: tuple[float, signal.Signals] | None = None, one: bool = False) -> int:
     """Run a command in an experiment's folder, at some moment with a signal; its exit status."""
     with Path(f"{folder}.log").open("a") as out:
         command = [*command, "--experiment_dir", folder.name]
@@ -129,11 +132,24 @@ def run(command: list[str], folder: Path, moment: tuple[float, signal.Signals] |
             if moment is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
-        if moment[1] == signal.SIGKILL:
+        if moment[1] == signal.SIGKILL and one and (training := processes_of(folder)):
+            os.kill(training[-1], signal.SIGKILL)
+        elif moment[1] == signal.SIGKILL:
             os.killpg(process.pid, signal.SIGKILL)  # the power is gone: for all processes at once
         else:
             process.send_signal(moment[1])
         return process.wait(timeout=PATIENCE)
+
+
+def processes_of(folder: Path) -> list[int]:
+    """The processes that train a task in a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            words = path.read_text().split("\0")
+            if "kaizen.task" in words and words[words.index("kaizen.task") + 1].endswith(folder.name):
+                found.append(int(path.parent.name))
+    return sorted(found)
 
 
 def differing(one: Path, two: Path) -> list[str]:
