@@ -12,13 +12,21 @@ from kaizen.learner import ContinualLearner
 def compile_networks(learner: ContinualLearner) -> None:
     """Compile whatever images go through, each time it meets a new shape or mode.
 
-    Encoders are compiled one by one, since each runs in modes and shapes of its own. A view is compiled in two parts:
-    as one graph, crop and colours want different layouts in memory, which costs more than it saves.
+    Encoders are compiled one by one, since each runs in modes and shapes of its own.
     """
     for owner in (learner.method, learner.method.momentum, learner.frozen):
         if owner is not None:
             owner.encoder.compile(dynamic=False)
     for module in nn.ModuleList([learner.views, learner.probe_view]).modules():
         if isinstance(module, ViewTransform):
-            module.crop = torch.compile(module.crop, dynamic=False)  # type: ignore[method-assign]
-            module.colour = torch.compile(module.colour, dynamic=False)  # type: ignore[method-assign]
+            compile_view(module)
+
+
+def compile_view(view: ViewTransform) -> None:
+    """Compile a view in two parts: as one graph, crop and colours want different layouts, at a loss.
+
+    Random numbers are torch's own, as without --compile: those that kernels draw are others, and slower on a CPU.
+    """
+    options = {"fallback_random": True}
+    view.crop = torch.compile(view.crop, dynamic=False, options=options)  # type: ignore[method-assign]
+    view.colour = torch.compile(view.colour, dynamic=False, options=options)  # type: ignore[method-assign]

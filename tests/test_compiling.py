@@ -26,6 +26,11 @@ def test_a_compiled_learner_trains_and_keeps_its_names() -> None:
         name: (torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8), torch.arange(8), torch.arange(8))
         for name in ("task", "online")
     }
+    views = []
+    for make in (learner.views, learner_of(*plain.split()).views):
+        torch.manual_seed(1)
+        views.append(torch.cat(make(batch["task"][0])))
+    assert (views[0] - views[1]).abs().mean() < 1e-3  # of the same random numbers
     loss = learner.training_step(batch, 0)["loss"]
     loss.backward()
     assert loss.isfinite()
