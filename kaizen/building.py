@@ -158,8 +158,8 @@ def share_out(learner: ContinualLearner, sizes: Mapping[str, int], rank: int, wo
             it anyway.
     """
     joined = [sizes[name] for name in ("task", "replay") if name in sizes]
-    learner.shares["training"] = learner.method.share = Part.of(joined, rank, world, sync_batchnorm)
-    learner.shares["online"] = Part.of([sizes.get("online", 0)], rank, world)
+    learner.shares["training"] = learner.method.share = Part.of(joined, rank, world, sync_batchnorm, learner.device)
+    learner.shares["online"] = Part.of([sizes.get("online", 0)], rank, world, sync_batchnorm, learner.device)
     for name in ("method", "classifier", "probes", "frozen") if sync_batchnorm else ():
         if (module := getattr(learner, name)) is not None:
             setattr(learner, name, synchronised(module, learner.device))

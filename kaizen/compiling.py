@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -27,6 +29,6 @@ def compile_view(view: ViewTransform) -> None:
 
     Random numbers are torch's own, as without --compile: those that kernels draw are others, and slower on a CPU.
     """
-    options = {"fallback_random": True}
+    options: dict[str, Any] = {"fallback_random": True}
     view.crop = torch.compile(view.crop, dynamic=False, options=options)  # type: ignore[method-assign]
     view.colour = torch.compile(view.colour, dynamic=False, options=options)  # type: ignore[method-assign]

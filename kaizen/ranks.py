@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -62,13 +63,20 @@ class Part(Share):
     synchronised: bool = False
 
     @classmethod
-    def of(cls, sizes: Sequence[int], rank: int, world: int, synchronised: bool = False) -> Part:
+    def of(
+        cls,
+        sizes: Sequence[int],
+        rank: int,
+        world: int,
+        synchronised: bool = False,
+        device: torch.device | None = None,
+    ) -> Part:
         """The part of a batch that is joined from batches of some sizes, each of which is shared out by itself."""
         starts = [sum(sizes[:place]) for place in range(len(sizes))]
         shares = [
             torch.arange(size)[share_of(size, rank, world)] + start for size, start in zip(sizes, starts, strict=True)
         ]
-        return cls(sum(sizes), torch.cat(shares), synchronised)
+        return cls(sum(sizes), torch.cat(shares).to(device), synchronised)
 
     def whole(self, part: Tensor) -> Tensor:
         """Each row at its place in the batch.
@@ -142,8 +150,8 @@ def largest(number: int) -> int:
     """The largest of the numbers of all processes."""
     if rank_and_world()[1] == 1:
         return number
-    found = torch.tensor(number, device=_device())
-    dist.all_reduce(found, dist.ReduceOp.MAX)
+    found = torch.tensor(number)
+    dist.all_reduce(found, dist.ReduceOp.MAX, group=_beside_the_device(dist.group.WORLD))
     return int(found)
 
 
@@ -156,9 +164,10 @@ def united(found: Tensor) -> Tensor:
     return count > 0
 
 
-def _device() -> torch.device:
-    """Where numbers must lie that are sent."""
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+@lru_cache(maxsize=1)
+def _beside_the_device(world: Any) -> Any:
+    """How processes speak without waiting for what the device has yet to do; None is the way they speak anyway."""
+    return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
 
 
 # What is drawn at random for each image.

@@ -234,6 +234,8 @@ def main(argv: list[str]) -> int:
                 silence.enter_context(redirect_stdout(nowhere))  # the leading process says the same
             run_task(experiment, int(argv[1]), stop)
     except Abandoned as abandoned:
+        if first:  # the other may have had no time to say why
+            print(f"a process that shared the steps has ended: exit status {abandoned.status}", file=sys.stderr)
         return abandoned.status
     except UsageError as error:
         if isinstance(error, NotFinite) and not first:  # all find it in the same step
