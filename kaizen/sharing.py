@@ -44,11 +44,16 @@ def sharing_strategy() -> DDPStrategy:
 
 
 def assemble(trainer: pl.Trainer) -> None:
-    """Start the other processes of this machine, if nobody has, and wait until all have come."""
+    """Start the other processes of this machine, if nobody has, and wait until all have come.
+
+    Raises:
+        Abandoned: one of the others has ended before.
+    """
     launcher = trainer.strategy.launcher
     if trainer.world_size > 1 and launcher is not None:
-        launcher.launch(trainer.strategy.setup_environment)
-        trainer.strategy.barrier()
+        with _missing_others(trainer):
+            launcher.launch(trainer.strategy.setup_environment)
+            trainer.strategy.barrier()
 
 
 @contextmanager
@@ -61,10 +66,16 @@ def together(trainer: pl.Trainer) -> Iterator[None]:
     if trainer.world_size == 1:
         yield
         return
-    try:
+    with _missing_others(trainer):
         yield
         trainer.strategy.barrier()
-        dist.destroy_process_group()
+    dist.destroy_process_group()
+
+
+@contextmanager
+def _missing_others(trainer: pl.Trainer) -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:
         if not _is_of_network(error):
             raise
