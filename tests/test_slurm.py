@@ -22,7 +22,10 @@ from kaizen import slurm
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = {
-    "sbatch": '[ -z "$REFUSE" ] || { echo "sbatch: error: $REFUSE" >&2; exit 1; }\necho "$@" >> sbatch.log; echo "7;one"',
+    "sbatch": """
+        if [ -n "$REFUSE" ]; then echo "sbatch: error: $REFUSE" >&2; exit 1; fi
+        echo "$@" >> sbatch.log; echo "7;one"
+    """,
     "srun": 'echo $$ > step.pid; echo "$@" >> srun.log; exec "$@"',
     "scancel": 'echo "$@" >> scancel.log; kill -TERM "$(cat step.pid)"',
     "scontrol": 'if [ "$1" = show ]; then echo "  JobState=$STATE Reason=None"; else echo "$@" >> requeued.log; fi',
