@@ -327,6 +327,13 @@ def until(condition: Callable[[], bool], output: Path, seconds: float = 400) -> 
         time.sleep(0.2)
 
 
+def begins_again(number: str, restarts: int, output: Path) -> None:
+    """A job that was put back, which SLURM would let wait for two minutes."""
+    until(lambda: f"Restarts={restarts} " in of_job(number) and "JobState=PENDING" in of_job(number), output)
+    subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
+    until(lambda: "JobState=RUNNING" in of_job(number), output)
+
+
 def without_times(results: Any) -> Any:
     if isinstance(results, dict):
         return {key: without_times(value) for key, value in results.items() if "seconds" not in key}
@@ -337,22 +344,20 @@ def without_times(results: Any) -> Any:
 @needs_slurm
 def test_a_job_that_is_put_back_twice_ends_as_one_that_was_not(real: None, tmp_path: Path) -> None:
     number = submitted(tmp_path, "--requeue", "--hours", "1", "--experiment_dir", "job")
-    undisturbed = launch(tmp_path, "--experiment_dir", "plain", "--set", "accelerator=cpu")
+    undisturbed = launch(tmp_path, "--experiment_dir", "plain", "--set", "gpus=0", "accelerator=cpu")
     folder = tmp_path / "experiments" / "job"
     output = folder / "output.txt"
     until(lambda: any((folder / "task0" / "progress").glob("step*.ckpt")), output)
     subprocess.run(["scontrol", "requeue", number], check=True)
+    begins_again(number, 1, output)
     until(lambda: any((folder / "task1" / "progress").glob("step*.ckpt")), output)
-    assert "Restarts=1" in of_job(number)
     subprocess.run(["scancel", "--batch", "--signal=USR1", number], check=True)  # as before the limit
+    begins_again(number, 2, output)
     until(lambda: "JobState=COMPLETED" in of_job(number), output)
-    assert "Restarts=2" in of_job(number)
     printed = undisturbed.communicate(timeout=400)[0]
     assert undisturbed.returncode == 0, printed
     found = [json.loads((tmp_path / "experiments" / name / "results.json").read_text()) for name in ("job", "plain")]
-    assert found[0]["tasks_done"] == 2 and without_times(found[0]) | {"name": ""} == without_times(found[1]) | {
-        "name": ""
-    }
+    assert found[0]["tasks_done"] == 2 and without_times(found[0]) == without_times(found[1])
     for task in ("task0", "task1"):
         assert json.loads((folder / task / "state.json").read_text())["starts"] == 2
     assert (folder / "launched.json").exists()
