@@ -4,6 +4,7 @@ r"""Run bash scripts as experiments: make each one's folder, keep a copy of the 
     python job_launcher.py --script bash_files/NAME.sh --seeds 5 6 7 --set max_epochs=20 name=short
     python job_launcher.py --script A.sh B.sh --seeds 5 6 7 --gpus 0,1,2,3 --experiment_dir STUDY \
         --arm Kaizen --arm CaSSLe classifier_distill_lamb=0 replay=False
+    python job_launcher.py --script A.sh --mode slurm --partition gpu --gpus 4 --hours 12 --requeue
 
 A script holds one `python3 main_continual.py ...` command. It is read here and started without a shell: a
 variable's value always arrives as one argument, whatever it contains. What only a shell could do is refused.
@@ -20,6 +21,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from kaizen import jobs, slurm
 from kaizen.args import SEED, UsageError, shorten
 from kaizen.bash_script import MAIN, NAME
 from kaizen.recipe import RESULTS, ROOT, Recipe, Run, fresh_name, name_inside, safe_name
@@ -35,6 +37,8 @@ def launch(options: argparse.Namespace) -> int:
     runs = [Run(recipe, seed, seed_flags(options, seed)) for seed in options.seeds or [None] for recipe in recipes]
     for run in runs:  # where a folder cannot be, nothing is begun
         name_inside(Path(run.recipe.base), run.folder.name)
+    if options.slurm is not None:
+        return jobs.submit(options.slurm, runs, common, options.dry_run)
     relay = Relay()
     codes = Slots(relay, slots_on(options.slots, options.gpus, os.environ), options.dry_run).run(runs)
     done = [str(run.folder) for place, run in enumerate(runs) if codes.get(place) == 0]
@@ -143,7 +147,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--slots", metavar="N", help="runs at a time (default: one for each GPU in --gpus, else 1)")
     parser.add_argument(
-        "--gpus", metavar="0,1", help="GPUs to share among the runs, each on one (default: as in the script)"
+        "--gpus",
+        metavar="0,1",
+        help="GPUs to share among the runs, each on one (default: as in the script); with "
+        "--mode slurm: how many on each node",
     )
     parser.add_argument(
         "--experiment_dir",
@@ -152,6 +159,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--base_experiment_dir", help="folder of all experiments (default: experiments)")
     parser.add_argument("--dry_run", action="store_true", help="check only: no folder; passed on to the run")
+    slurm.add_flags(parser)
     options, unknown = parser.parse_known_args(argv)
     flags = [f"--{name}" for name in vars(options)]
     if unknown:
@@ -161,8 +169,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     if not options.script or not all(options.script):
         raise UsageError("--script is missing; name the experiment's script: --script bash_files/NAME.sh")
     options.arm = checked_arms(options.arm)
-    options.slots, options.gpus = checked_slots(options.slots), checked_gpus(options.gpus)
     options.set = [changed_flag("--set", text) for text in options.set]
+    options.slurm = slurm.checked(options)
+    if options.slurm is None:
+        options.slots, options.gpus = checked_slots(options.slots), checked_gpus(options.gpus)
+    else:
+        options.set = [*options.slurm.flags, *options.set]
     options.seeds = checked_seeds(options.seeds, {name for name, _ in options.set})
     return options
 

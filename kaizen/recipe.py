@@ -16,6 +16,7 @@ from pathlib import Path
 from kaizen.args import UsageError, core_flags
 from kaizen.bash_script import MAIN, Script, parse_script
 from kaizen.files import read_json, write_json
+from kaizen.processes import seat
 from kaizen.relay import Child, Relay
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +87,12 @@ def written(name: str, value: str) -> list[str]:
     return [f"--{name}", *values] if len(values) > 1 else [f"--{name}={value}"]  # which may begin with a "-"
 
 
+def leads() -> bool:
+    """Is this the process that speaks and writes, of several that srun or torchrun has started for one run."""
+    place = seat()
+    return place is None or place.rank == 0
+
+
 @dataclass
 class Recipe:
     """What one script asks for, and where its experiments go: `base`/`name`, followed by the seed if there are several.
@@ -98,6 +105,7 @@ class Recipe:
         name: of the experiment's folder, without the seed.
         fresh: a folder of this name is not to be there yet.
         title: in messages, where there are several recipes.
+        changed: flags and values that have replaced the script's.
     """
 
     source: Path
@@ -107,6 +115,7 @@ class Recipe:
     name: str
     fresh: bool
     title: str = ""
+    changed: Sequence[tuple[str, str]] = ()
 
     @classmethod
     def read(cls, script: str, changed: Sequence[tuple[str, str]], own: Mapping[str, str | None]) -> Recipe:
@@ -134,7 +143,7 @@ class Recipe:
             raise UsageError("--base_experiment_dir is empty; name a folder: --base_experiment_dir experiments")
         title = take_flags(args, "--name")[0]["name"] or source.stem
         name = fresh_name(title, datetime.now()) if given is None else name_inside(Path(base), given)
-        return cls(source, args, environment, base, name, fresh=given is None)
+        return cls(source, args, environment, base, name, fresh=given is None, changed=changed)
 
 
 @dataclass
@@ -168,6 +177,18 @@ class Run:
         """Its arguments, without its place."""
         return [*self.recipe.args, *self.flags]
 
+    def make(self) -> None:
+        """Make its folder, with a copy of the script."""
+        recipe = self.recipe
+        folder, self.made = make_folder(Path(recipe.base) / recipe.name, self.end, recipe.fresh)
+        self._folder = folder
+        recipe.name = folder.name.removesuffix(self.end)  # the other seeds stand beside it
+        if not (folder / recipe.source.name).exists():
+            copy = shutil.copy(recipe.source, folder / f".{recipe.source.name}.tmp")
+            os.replace(copy, folder / recipe.source.name)  # whole or not at all
+        if leads():
+            print(f"experiment folder: {folder}", flush=True)
+
     def start(self, relay: Relay, extra: Mapping[str, str], flags: Sequence[str], dry_run: bool, apart: bool) -> Child:
         """Make its folder, with a copy of the script, and start it.
 
@@ -178,24 +199,27 @@ class Run:
             dry_run: only check; no folder is made.
             apart: what it prints goes into a file in its folder.
         """
-        recipe, folder = self.recipe, self.folder
         if not dry_run:
-            folder, self.made = make_folder(Path(recipe.base) / recipe.name, self.end, recipe.fresh)
-            self._folder = folder
-            recipe.name = folder.name.removesuffix(self.end)  # the other seeds stand beside it
-            if not (folder / recipe.source.name).exists():
-                copy = shutil.copy(recipe.source, folder / f".{recipe.source.name}.tmp")
-                os.replace(copy, folder / recipe.source.name)  # whole or not at all
-            print(f"experiment folder: {folder}", flush=True)
+            self.make()
+        recipe, folder = self.recipe, self.folder
         place = ["--experiment_dir", folder.name, "--base_experiment_dir", recipe.base, *["--dry_run"] * dry_run]
         command = [sys.executable, str(ROOT / MAIN), *self.words, *flags, *place]
         return relay.start(command, {**recipe.environment, **extra}, folder / OUTPUT if apart else None)
 
     def over(self, code: int) -> None:
         """It has ended: keep what it was done with, or nothing where bad input let nothing begin."""
-        if code == 0 and (self.folder / RESULTS).exists():
+        if code == 0 and (self.folder / RESULTS).exists() and leads():
             write_json(self.folder / LAUNCHED, {"arguments": self.words})
-        if code == 2 and self.made and {*os.listdir(self.folder)} <= {self.recipe.source.name, OUTPUT}:
+        if code == 2:
+            self.take_back()
+
+    def take_back(self, *others: str) -> None:
+        """Remove its folder if it is new and nothing has begun there.
+
+        Args:
+            others: names of files that do not count.
+        """
+        if self.made and {*os.listdir(self.folder)} <= {self.recipe.source.name, OUTPUT, *others}:
             shutil.rmtree(self.folder)
 
     @property

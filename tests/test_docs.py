@@ -56,7 +56,7 @@ def known_flags(program: str) -> set[str]:
     if program == "main_continual.py":
         return TRAINING
     if program == "job_launcher.py":
-        return added_arguments(*ROOT.glob("*.py"))
+        return added_arguments(*ROOT.glob("*.py"), ROOT / "kaizen" / "slurm.py")
     if program == "-m kaizen.evaluate":
         return names_of([*core_flags(), *flags_of_fields(Asked)])
     module = ROOT / "kaizen" / program.rpartition(".")[2]

@@ -38,7 +38,8 @@ class Place:
         own = Path(job_launcher.__file__)
         (self.launcher.parent / "kaizen").mkdir(parents=True)
         shutil.copy(own, self.launcher)
-        for name in ("__init__", "args", "bash_script", "files", "recipe", "relay", "slots"):
+        parts = ("__init__", "args", "bash_script", "files", "jobs", "processes", "recipe", "relay", "slots", "slurm")
+        for name in parts:
             shutil.copy(own.parent / "kaizen" / f"{name}.py", self.launcher.parent / "kaizen")
         self.stand_in(STAND_IN)
         self.script("python3 main_continual.py --lars\n")
