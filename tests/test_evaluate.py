@@ -27,10 +27,7 @@ from kaizen.protocols import read_request
 ROOT = Path(__file__).resolve().parent.parent
 LINEAR = ("--max_epochs", "4", "--lr", "0.5")
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.xdist_group("evaluate"),  # one process makes what they share
-]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 @pytest.fixture(autouse=True)

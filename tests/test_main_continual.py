@@ -26,8 +26,6 @@ from kaizen.metrics import METRICS, summarize
 from kaizen.states import read_state
 from main_continual import ROOT, chain, environment_of, run_process
 
-pytestmark = pytest.mark.xdist_group("main_continual")  # one process makes what they share
-
 HEADS = ["classifier", "online", "momentum_online", "knn"]
 SCRIPT = """#!/usr/bin/env bash
 # Two tasks of digits with everything on.

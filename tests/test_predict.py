@@ -22,10 +22,7 @@ from kaizen.predict import counted, main, path_cell, text_cell, write_table
 
 ROOT = Path(__file__).resolve().parent.parent
 
-pytestmark = [
-    pytest.mark.usefixtures("tiny"),
-    pytest.mark.xdist_group("predict"),  # one process makes what they share
-]
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,6 @@ from shared_steps import FEW
 from kaizen.data.loaders import ShuffledBatches
 from kaizen.ranks import Part, rand_rows, share_of
 
-pytestmark = pytest.mark.xdist_group("ranks")  # one process makes what they share
-
 HERE = Path(__file__).resolve().parent
 
 

@@ -24,10 +24,7 @@ from kaizen.data.images import ImageSet
 from kaizen.models.encoders import ENCODERS
 from kaizen.plan import load_data
 
-pytestmark = [
-    pytest.mark.usefixtures("tiny"),
-    pytest.mark.xdist_group("trained"),  # one process makes what they share
-]
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 def test_images(folder: Path) -> tuple[ImageSet, list[Tensor]]:

@@ -25,7 +25,6 @@ from kaizen.wandb_run import Job, is_offline, lasting_token, open_run, tags_of
 pytestmark = [
     pytest.mark.usefixtures("tiny"),
     pytest.mark.filterwarnings("ignore"),  # of WandB's and Lightning's own
-    pytest.mark.xdist_group("wandb"),  # one process makes what they share
 ]
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,8 +14,6 @@ from kaizen.compare import read_study
 from kaizen.page.comparison import comparison_page
 from kaizen.page.report import write_report
 
-pytestmark = pytest.mark.xdist_group("browser")  # one process makes what they share
-
 CHROMIUM = Path("/usr/bin/chromium")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
