@@ -2,7 +2,7 @@
 SHELL := bash
 RUN := source ./setup_commands.sh &&
 
-.PHONY: setup format lint types test torture docs quickstart study
+.PHONY: setup format lint types test long torture docs quickstart study
 
 setup:
 	@$(RUN) python --version
@@ -18,6 +18,9 @@ types:
 
 test:
 	$(RUN) python -m pytest
+
+long:
+	$(RUN) python -m pytest -m long
 
 torture:
 	$(RUN) python tests/torture.py && python tests/fuzz/run.py --command_lines 2000 --files 200

@@ -157,6 +157,7 @@ SAME_BATCHES = {
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_several_processes_and_nodes_end_where_one_process_does(tmp_path: Path, start: Start) -> None:
     place = ("--nproc_per_node", "1", "--master_addr", "127.0.0.1", "--master_port", str(free_port()))
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", *place, "--node_rank")
@@ -181,6 +182,7 @@ def test_several_processes_and_nodes_end_where_one_process_does(tmp_path: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stop_leaves_the_same_result(tmp_path: Path, start: Start) -> None:
     flags = (*LONG, "--gpus", "0,1", "--checkpoint_every_n_steps", "3")
     whole, run = tmp_path / "whole", tmp_path / "experiments" / "run"

@@ -341,6 +341,7 @@ def without_times(results: Any) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @needs_slurm
 def test_a_job_that_is_put_back_twice_ends_as_one_that_was_not(real: None, tmp_path: Path) -> None:
     number = submitted(tmp_path, "--requeue", "--hours", "1", "--experiment_dir", "job")
@@ -364,6 +365,7 @@ def test_a_job_that_is_put_back_twice_ends_as_one_that_was_not(real: None, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @needs_slurm
 def test_two_tasks_of_a_job_share_each_step(real: None, tmp_path: Path) -> None:
     flags = ("--tasks", "2", "--array", "--seeds", "6", "--set", "max_epochs=1", "num_tasks=1", "split_strategy=data")
