@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 
 from kaizen import jobs, slurm
-from kaizen.args import SEED, UsageError, shorten
+from kaizen.args import SEED, UsageError, shorten, shown
 from kaizen.bash_script import MAIN, NAME
 from kaizen.recipe import RESULTS, ROOT, Recipe, Run, fresh_name, name_inside, safe_name
 from kaizen.relay import Relay
@@ -183,7 +183,7 @@ def changed_flag(option: str, text: str) -> tuple[str, str]:
     """Split FLAG=VALUE. Raises UsageError where it is none."""
     name, sign, value = text.partition("=")
     if not (sign and re.fullmatch(NAME, name)):
-        raise UsageError(f"{option} {shorten(ascii(text)[1:-1])}: is not FLAG=VALUE; write {option} max_epochs=20")
+        raise UsageError(f"{option} {shown(text)}: is not FLAG=VALUE; write {option} max_epochs=20")
     return name, value
 
 
@@ -202,14 +202,14 @@ def checked_arms(texts: Sequence[Sequence[str]]) -> list[tuple[str, Changed]]:
 def checked_slots(text: str | None) -> int | None:
     """Read --slots. Raises UsageError where it is no number of slots."""
     if text is not None and not re.fullmatch("[1-9][0-9]{0,3}", text):
-        raise UsageError(f"--slots {shorten(ascii(text)[1:-1])}: must be a whole number from 1 to 9999")
+        raise UsageError(f"--slots {shown(text)}: must be a whole number from 1 to 9999")
     return None if text is None else int(text)
 
 
 def checked_gpus(text: str | None) -> list[int]:
     """Read --gpus. Raises UsageError where it is no list of indices."""
     if text is not None and not re.fullmatch("[0-9]{1,4}(,[0-9]{1,4})*,?", text):
-        raise UsageError(f"--gpus {shorten(ascii(text)[1:-1])}: give the indices of GPUs: --gpus 0,1")
+        raise UsageError(f"--gpus {shown(text)}: give the indices of GPUs: --gpus 0,1")
     return [] if text is None else [int(part) for part in text.split(",") if part]
 
 
@@ -217,7 +217,7 @@ def checked_seeds(texts: Sequence[str], fixed: Collection[str]) -> list[int]:
     """Read --seeds. Raises UsageError where one is no seed or is given twice, or --set gives one as well."""
     for text in texts:
         if not re.fullmatch("[0-9]{1,10}", text) or int(text) not in SEED:
-            raise UsageError(f"--seeds {shorten(ascii(text)[1:-1])}: must be whole numbers, each {SEED}")
+            raise UsageError(f"--seeds {shown(text)}: must be whole numbers, each {SEED}")
     seeds = [int(text) for text in texts]
     twice = [seed for place, seed in enumerate(seeds) if seed in seeds[:place]]
     if twice:

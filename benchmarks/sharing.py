@@ -14,7 +14,6 @@ import json
 import logging
 import multiprocessing
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -58,11 +57,11 @@ def main(argv: list[str]) -> int:
 
 def turn(options: argparse.Namespace, world: int) -> list[float]:
     """Seconds of each step in the first of `world` processes."""
+    from kaizen.meeting import free_port
+
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["kaizen.task", "benchmarks.setting"])
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port = place.getsockname()[1]
+    port = free_port()
     receiving, sending = processes.Pipe(duplex=False)
     ranks = [processes.Process(target=train, args=(options, rank, world, port, sending)) for rank in range(world)]
     for process in ranks:

@@ -447,6 +447,11 @@ def shorten(text: str, length: int = 90) -> str:
     return text if len(text) < length else f"{text[: length - 3]}..."
 
 
+def shown(text: str) -> str:
+    """A user's text in a message of one line, whatever it contains."""
+    return shorten(ascii(text)[1:-1])
+
+
 def nearest(word: str, known: Iterable[str], mark: str = "") -> str:
     """' (did you mean X?)' for the closest known word, or nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

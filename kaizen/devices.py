@@ -9,7 +9,7 @@ import shutil
 import torch
 
 from kaizen.args import Args, NotReady, UsageError
-from kaizen.processes import node_rank, seat
+from kaizen.processes import first_seat, node_rank, seat
 
 
 def check_devices(args: Args) -> None:
@@ -65,9 +65,8 @@ def device_count(args: Args) -> int:
 
 def leads(args: Args) -> bool:
     """Is this the process of several that writes, shows and judges; yes where it is alone."""
-    place = seat()
-    if place or device_count(args) == 1:
-        return place is None or place.rank == 0
+    if seat() or device_count(args) == 1:
+        return first_seat()
     return os.environ.get("LOCAL_RANK", "0") == "0" and (args.num_nodes == 1 or node_rank() == 0)
 
 

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaizen.args import UsageError
+from kaizen.args import UsageError, shown
 from kaizen.files import atomic_path
 from kaizen.recipe import OUTPUT, ROOT, Run, safe_name
-from kaizen.slurm import Asked, shown
+from kaizen.slurm import Asked
 
 JOB = "job.sbatch"  # in an experiment's folder, or in that of an array
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch.distributed import DistError, PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from kaizen.args import UsageError
-from kaizen.processes import Seat, node_rank
+from kaizen.processes import Seat
 
 ARRIVE = timedelta(minutes=10)  # until all chains have started
 WAIT = timedelta(days=30)  # until the leading one says the next thing; if it ends, the others notice at once
@@ -61,8 +61,8 @@ class Meeting:
                 f"--num_nodes {num_nodes}: set MASTER_ADDR and MASTER_PORT to a free port of the first machine, and "
                 f"NODE_RANK to a number from 0 to {num_nodes - 1} on each; torchrun and srun do so"
             )
-        store = _store(address, int(port), node_rank() == 0)
-        return cls(node_rank(), num_nodes, PrefixStore("kaizen/nodes", store), None, address)
+        store = _store(address, int(port), int(rank) == 0)
+        return cls(int(rank), num_nodes, PrefixStore("kaizen/nodes", store), None, address)
 
     def tell(self, **said: Any) -> None:
         """To all others."""
@@ -82,7 +82,7 @@ class Meeting:
 
     def begin(self, folder: str, task: int, environment: dict[str, str]) -> dict[str, str]:
         """Tell all that a task begins, and the environment of its processes; what the one here is told of its place."""
-        port = _free_port()
+        port = free_port()
         self.tell(folder=folder, task=task, port=port, environment=environment)
         return self.environment(port)
 
@@ -115,7 +115,8 @@ def _store(address: str, port: int, serve: bool) -> TCPStore:
         raise Lost(f"MASTER_ADDR {address}, MASTER_PORT {port}: {why} ({str(error).splitlines()[0][:80]})") from None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine at which processes can meet."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as place:
         place.bind(("", 0))
         return int(place.getsockname()[1])

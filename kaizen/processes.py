@@ -59,6 +59,12 @@ def seat(environment: Mapping[str, str] | None = None) -> Seat | None:
     return found if found is not None and found.world > 1 else None
 
 
+def first_seat() -> bool:
+    """Is this process alone, or the first of those that torchrun or srun has started."""
+    place = seat()
+    return place is None or place.rank == 0
+
+
 def node_rank() -> int:
     """The number of this machine where --num_nodes says that there are several."""
     return int(os.environ.get("NODE_RANK", "0"))

@@ -16,7 +16,7 @@ from pathlib import Path
 from kaizen.args import UsageError, core_flags
 from kaizen.bash_script import MAIN, Script, parse_script
 from kaizen.files import read_json, write_json
-from kaizen.processes import seat
+from kaizen.processes import first_seat
 from kaizen.relay import Child, Relay
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,12 +85,6 @@ def written(name: str, value: str) -> list[str]:
     one = {spelling for item in core_flags() if not item.many for spelling in (item.name, *item.aliases)}
     values = [value] if name in one else value.split()
     return [f"--{name}", *values] if len(values) > 1 else [f"--{name}={value}"]  # which may begin with a "-"
-
-
-def leads() -> bool:
-    """Is this the process that speaks and writes, of several that srun or torchrun has started for one run."""
-    place = seat()
-    return place is None or place.rank == 0
 
 
 @dataclass
@@ -186,7 +180,7 @@ class Run:
         if not (folder / recipe.source.name).exists():
             copy = shutil.copy(recipe.source, folder / f".{recipe.source.name}.tmp")
             os.replace(copy, folder / recipe.source.name)  # whole or not at all
-        if leads():
+        if first_seat():
             print(f"experiment folder: {folder}", flush=True)
 
     def start(self, relay: Relay, extra: Mapping[str, str], flags: Sequence[str], dry_run: bool, apart: bool) -> Child:
@@ -208,7 +202,7 @@ class Run:
 
     def over(self, code: int) -> None:
         """It has ended: keep what it was done with, or nothing where bad input let nothing begin."""
-        if code == 0 and (self.folder / RESULTS).exists() and leads():
+        if code == 0 and (self.folder / RESULTS).exists() and first_seat():
             write_json(self.folder / LAUNCHED, {"arguments": self.words})
         if code == 2:
             self.take_back()

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from math import ceil
 
-from kaizen.args import UsageError, shorten
+from kaizen.args import UsageError, shown
 
 WARNING = 120  # seconds before its limit that a job hears of it
 LONGEST = 10_000  # hours
@@ -167,8 +167,3 @@ def minutes(hours: str | None) -> int | None:
     if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,9})?", hours) or not 0 < float(hours) <= LONGEST:
         raise UsageError(f"--hours {shown(hours)}: must be a number above 0 and at most {LONGEST}: --hours 1.5")
     return ceil(float(hours) * 60)
-
-
-def shown(text: str) -> str:
-    """A user's text in a message of one line."""
-    return shorten(ascii(text)[1:-1])

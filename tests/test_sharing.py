@@ -6,7 +6,6 @@ import csv
 import json
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ from kaizen.cli import flags_of, read_args
 from kaizen.devices import device_count, gpu_indices
 from kaizen.experiment import Experiment
 from kaizen.files import read_json
-from kaizen.meeting import Meeting
+from kaizen.meeting import Meeting, free_port
 from kaizen.plan import open_data
 from kaizen.processes import Seat, seat
 from main_continual import ROOT
@@ -140,12 +139,6 @@ def take_part(folder: Path, rank: int, world: int, ports: list[int]) -> None:
             os.environ |= Seat(rank, world, rank, world, 0, "127.0.0.1", port).environment(port)
         if kaizen.task.main([str(folder), str(task)]) != 0:
             sys.exit(1)
-
-
-def free_port() -> int:
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return int(place.getsockname()[1])
 
 
 HALF = ("--batch_size", "96", "--replay_batch_size", "12", "--sync_batchnorm")
