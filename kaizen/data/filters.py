@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 
@@ -88,13 +89,12 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
 
 def _resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Weigh columns, then rows, with a rounding after each; weights are (B, out, in)."""
-    batch, channels, height, _ = images.shape
-    # In the layout (B, H, 3, W) both directions are one matrix product per image, without copies in between.
-    levels = images.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    # Each direction is one matrix product per image; what rearranges is one pass with the rounding, once compiled.
     with _float32_products(images):
-        levels = _round_to_levels(levels.flatten(1, 2) @ columns.mT)
-        levels = _round_to_levels(rows @ levels.view(batch, height, -1))
-    return levels.view(batch, rows.shape[1], channels, -1).transpose(1, 2).contiguous()
+        levels = _round_to_levels(rearrange(images.float(), "b c h w -> b (c h) w") @ columns.mT)
+        levels = rearrange(levels, "b (c h) w -> b h (c w)", h=rows.shape[2])
+        levels = _round_to_levels(rows @ levels)
+    return rearrange(levels, "b h (c w) -> b c h w", w=columns.shape[1]).contiguous()
 
 
 def _bicubic_weights(start: Tensor, length: Tensor, in_size: int, out_size: int, positions: Tensor) -> Tensor:
@@ -113,8 +113,10 @@ def _bicubic_weights(start: Tensor, length: Tensor, in_size: int, out_size: int,
     pixel = torch.arange(in_size, device=start.device, dtype=torch.float32) - start[:, None, None]
     center = (positions[:, :, None] + 0.5) * scale
     weights = _cubic_kernel(((pixel + 0.5) / width - center / width).abs_())
-    weights.mul_((pixel >= 0) & (pixel < length))
-    return weights.mul_(weights.sum(dim=-1, keepdim=True).reciprocal_())
+    weights.mul_((pixel + 1).clamp_(0, 1).mul_((length - pixel).clamp_(0, 1)))  # 1 inside of the box, else 0
+    # The sums as a product, which a compiler leaves alone: with a sum, it would make each weight again to divide it.
+    with _float32_products(weights):
+        return weights.div_(weights @ weights.new_ones(in_size, 1))
 
 
 def _cubic_kernel(distance: Tensor) -> Tensor:

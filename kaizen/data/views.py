@@ -71,10 +71,11 @@ class ViewTransform(nn.Module):
     @torch.no_grad()
     def forward(self, images: Images) -> Tensor:
         """Turn uint8 images (B, 3, H, W), or a list of one crop of each, into float views (B, 3, size, size)."""
+        # The one conversion that is left to torch: kernels of torch.compile take ten times as long for it on a CPU.
         if isinstance(images, Tensor):
-            return self.colour(self.crop(images))
+            return self.colour(self.crop(images.float()))
         (crops,) = images
-        return self.colour(self.mirror(crops))
+        return self.colour(self.mirror(crops).float())
 
     @torch.no_grad()
     def mirror(self, crops: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ class ViewTransform(nn.Module):
 
     @torch.no_grad()
     def crop(self, images: Tensor) -> Tensor:
-        """Crop, resize and flip: uint8 (B, 3, H, W) to levels 0..255 in float (B, 3, size, size)."""
+        """Crop, resize and flip: levels 0..255 (B, 3, H, W), uint8 or float, to float (B, 3, size, size)."""
         options = self.options
         box = random_boxes(images, (options.min_scale, options.max_scale))
         return filters.resized_crop(images, *box, random_mask(images, options.hflip_prob), options.size)
