@@ -88,7 +88,7 @@ def check_top(model: TrainedModel, asked: Asked) -> None:
         raise UsageError(f"--top {asked.top}: there are {count} classes to choose from; give at most {count}")
 
 
-def given_images(asked: Asked) -> list[Path]:
+def given_images(asked: Asked) -> Sequence[Path]:
     """All images below the folder, sorted by path, without bad ones where these may be skipped."""
     paths = unlabelled_folder(Path(asked.images), "--images").paths
     if not asked.skip_bad_images:

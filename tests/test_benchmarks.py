@@ -6,12 +6,14 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks import folders
 from benchmarks.clock import Clock, Lap, typical
 from benchmarks.differences import differences
 from benchmarks.product import Product
@@ -173,3 +175,13 @@ def test_scaling_prints_its_ratios() -> None:
     result = run("scaling")
     assert set(result["ratios"]) == {"late_task", "late_task_update"}
     assert set(result["details"]) == {"task, frozen", "task, update", "replay, frozen", "batch, frozen"}
+
+
+def test_folders_are_opened_from_the_index_the_second_time(tmp_path: Path) -> None:
+    folders.make(tmp_path / "train", classes=3, images=4)
+    told: list[dict[str, float]] = []
+    for _ in range(2):
+        folders.open_and_tell(tmp_path / "train", tmp_path / "cache", SimpleNamespace(send=told.append))
+    assert len(list((tmp_path / "cache").glob("index-*.npz"))) == 1
+    letters = len("n00000000/n00000000_0.JPEG")
+    assert [each["bytes"] for each in told] == [12 * (letters + 16 + 8)] * 2 and told[0]["seconds"] > 0

@@ -56,6 +56,8 @@ FLOORS: list[list[str]] = [
         "kaizen.models.encoders",
         "kaizen.data.augment",
         "kaizen.data.filters",
+        "kaizen.data.paths",
+        "kaizen.data.index",
         "kaizen.data.cache",
         "kaizen.data.images",
         "kaizen.data.readable",

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from kaizen.args import DataMissing, UsageError
 from kaizen.data.cache import cached_pixels
+from kaizen.data.index import listing
+from kaizen.data.paths import Paths
 
 # Beyond this side an image is read anew for each batch by a loader process instead of being kept in memory.
 LARGEST_KEPT = 96
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class FolderImages:
 
     def __init__(
         self,
-        paths: list[Path],
+        paths: Paths,
         targets: Tensor,
         class_names: list[str],
         domains: Tensor | None = None,
@@ -184,9 +185,9 @@ class FolderImages:
 
     def select(self, indices: Tensor) -> FolderImages:
         """A part of the images, int64 (M,), as an image set of its own."""
-        paths = [self.paths[i] for i in indices.tolist()]
         domains = None if self.domains is None else self.domains[indices]
-        return FolderImages(paths, self.targets[indices], self.class_names, domains, self.domain_names, self.cache)
+        paths, targets = self.paths.select(indices), self.targets[indices]
+        return FolderImages(paths, targets, self.class_names, domains, self.domain_names, self.cache)
 
     @property
     def nbytes(self) -> int:
@@ -220,18 +221,19 @@ def image_folder(root: Path, flag: str, cache: Path | None = None) -> FolderImag
     """
     if not root.is_dir():
         raise DataMissing(f"{flag} {root}: no such folder; it must hold one folder per class")
-    classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files = [sorted(f for f in c.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES) for c in classes]
-    if not classes or not any(files):
+    found = listing(root, cache)
+    shown = [i for i, name in enumerate(found.folders) if not name.startswith(".")]
+    names, counts = [found.folders[i] for i in shown], torch.from_numpy(found.counts)[shown]
+    if not counts.any():
         raise UsageError(
             f"{flag} {root}: holds no class folder with images; expected {root}/<class>/<image>.jpg or .png"
         )
-    empty = [c.name for c, found in zip(classes, files, strict=True) if not found]
-    if empty:
-        raise UsageError(f"{flag} {root}: class folder {empty[0]} holds no images; add some or remove it")
-    paths = [path for found in files for path in found]
-    targets = torch.repeat_interleave(torch.arange(len(files)), torch.tensor([len(found) for found in files]))
-    return FolderImages(paths, targets, [c.name for c in classes], cache=cache)
+    if not counts.all():
+        empty = names[int(counts.argmin())]
+        raise UsageError(f"{flag} {root}: class folder {empty} holds no images; add some or remove it")
+    targets = torch.repeat_interleave(torch.arange(len(names)), counts)
+    starts = torch.from_numpy(found.starts)[shown] - counts.cumsum(0) + counts  # what lies between the classes
+    return FolderImages(found.paths.select(torch.arange(len(targets)) + starts[targets]), targets, names, cache=cache)
 
 
 def unlabelled_folder(root: Path, flag: str, cache: Path | None = None) -> FolderImages:
@@ -243,7 +245,7 @@ def unlabelled_folder(root: Path, flag: str, cache: Path | None = None) -> Folde
     """
     if not root.is_dir():
         raise DataMissing(f"{flag} {root}: no such folder; it must hold the images, at any depth")
-    paths = sorted(file for file in root.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    paths = listing(root, cache).paths
     if not paths:
         raise UsageError(f"{flag} {root}: holds no .jpg or .png image; name the folder with the images")
     return FolderImages(paths, torch.full((len(paths),), -1), [], cache=cache)
@@ -276,7 +278,7 @@ def _named(path: Path) -> Iterator[None]:
         raise UsageError(f"{problem}; repair or remove it, or use --skip_bad_images") from None
 
 
-def _decode_all(paths: list[Path], width: int, height: int) -> Tensor | None:
+def _decode_all(paths: Sequence[Path], width: int, height: int) -> Tensor | None:
     """All images as uint8 (N, 3, H, W), or None where one is of another size."""
     images = np.empty((len(paths), height, width, 3), dtype=np.uint8)
 

@@ -9,6 +9,7 @@ import torch
 
 from kaizen.args import DataMissing, UsageError
 from kaizen.data.images import FolderImages
+from kaizen.data.paths import Paths
 
 
 def domain_images(
@@ -34,7 +35,7 @@ def domain_images(
     for path, label in reversed([row for part in rows for row in part]):
         names[label] = path.split("/")[-2] if "/" in path else names[label]
     return FolderImages(
-        [root / path for part in rows for path, _ in part],
+        Paths.below(root, [path for part in rows for path, _ in part]),
         torch.tensor([label for part in rows for _, label in part]),
         names,
         torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(part) for part in rows])),

@@ -12,6 +12,7 @@ from kaizen.args import UsageError
 from kaizen.data.filters import resized_center_crop
 from kaizen.data.given import Reader, opened, to_levels
 from kaizen.data.images import CentreCrop, FolderImages
+from kaizen.data.paths import Paths
 
 LEVELS = torch.randint(0, 256, (2, 3, 30, 20), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
@@ -19,7 +20,8 @@ LEVELS = torch.randint(0, 256, (2, 3, 30, 20), generator=torch.Generator().manua
 def test_cropped_images_are_those_of_a_folder(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     Image.fromarray(torch.randint(0, 256, (130, 97, 3), dtype=torch.uint8).numpy()).save(path)
-    expected = FolderImages([path], torch.zeros(1, dtype=torch.int64), ["a"]).read([0], CentreCrop(16))
+    paths = Paths.below(tmp_path, ["x.png"])
+    expected = FolderImages(paths, torch.zeros(1, dtype=torch.int64), ["a"]).read([0], CentreCrop(16))
     for cropped in (True, None):
         (found,) = Reader(16, cropped).batches(path, 8)
         assert isinstance(expected, torch.Tensor) and torch.equal(found, expected)

@@ -136,6 +136,7 @@ def test_classes_are_sorted_files_are_found_below_and_others_left_aside(tmp_path
         Image.new("RGB", (4, 4)).save(root / name)
     (root / "a" / "notes.txt").write_text("no image")
     (root / "readme.png").write_text("no class")
+    (root / "b" / "folder.png").mkdir()
     data = image_folder(root, "--train_dir")
     assert data.class_names == ["a", "b"]
     assert [str(path.relative_to(root)) for path in data.paths] == ["a/x.Jpg", "b/1.jpeg", "b/deep/er/2.PNG"]
