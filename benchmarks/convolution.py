@@ -3,7 +3,7 @@
     python benchmarks/convolution.py [--threads 1] [--repeats 9]
 
 CPU milliseconds, medians; both sides take turns in one process. The shapes are those of ResNet-18 at 32x32 with the
-published stem and 40 images, and of resnet9 x 0.25 with 288.
+published stem and 40 images, and of resnet9 x 0.25 with 288 images at 32x32 and 16x16.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 from kaizen.models.convolution import weight_gradient
 
 SHAPES = [(40, 64, 34), (40, 128, 17), (40, 256, 9), (40, 512, 5), (288, 16, 32), (288, 64, 8), (288, 128, 4)]
+SHAPES += [(288, 32, 8), (288, 64, 4), (288, 128, 2)]
 
 
 def main(argv: list[str]) -> int:

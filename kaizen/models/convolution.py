@@ -1,4 +1,4 @@
-"""Convolutions whose weight gradients are matrix products: for wide layers on a CPU."""
+"""Convolutions whose weight gradients are matrix products: for wide layers, and for small maps, on a CPU."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-WIDE = 256  # input channels from which oneDNN's own weight gradient falls behind: see benchmarks/convolution.py
+# Where oneDNN's own weight gradient falls behind (benchmarks/convolution.py): from so many input channels on, or from
+# fewer where the map that comes out is small.
+WIDE, WIDE_ON_SMALL_MAPS = 256, 64
+SMALL_MAP = 16  # positions
 ROWS = 512  # positions whose patches are laid out at once: enough for the product, few enough for the cache
 
 
 class WideConv2d(nn.Conv2d):
-    """nn.Conv2d with the same output and input gradient; in float32 on a CPU its weight gradient is made here."""
+    """nn.Conv2d with the same output and input gradient; in float32 on a CPU its weight gradient may be made here."""
 
     @classmethod
     def like(cls, conv: nn.Conv2d) -> WideConv2d:
@@ -42,14 +45,18 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         images, weight = ctx.saved_tensors
-        back = None
-        if ctx.needs_input_grad[0]:
-            back = torch.ops.aten.convolution_backward(
-                grad, images, weight, None, ctx.stride, ctx.padding, [1, 1], False, [0, 0], 1, [True, False, False]
-            )[0]
-        return back, weight_gradient(images, grad, ctx.stride, ctx.padding, weight.shape[2:]), None, None
+        ours = images.shape[1] >= WIDE or grad.shape[2] * grad.shape[3] <= SMALL_MAP
+        wanted = [ctx.needs_input_grad[0], not ours, False]
+        back, found = None, None
+        if any(wanted):
+            back, found, _ = torch.ops.aten.convolution_backward(
+                grad, images, weight, None, ctx.stride, ctx.padding, [1, 1], False, [0, 0], 1, wanted
+            )
+        if ours:
+            found = weight_gradient(images, grad, ctx.stride, ctx.padding, weight.shape[2:])
+        return back, found, None, None
 
 
 def weight_gradient(images: Tensor, grad: Tensor, stride: list[int], padding: list[int], kernel: torch.Size) -> Tensor:
@@ -89,4 +96,4 @@ def widen(encoder: nn.Module) -> None:
 
 def _gains(conv: nn.Conv2d) -> bool:
     plain = conv.groups == 1 and conv.bias is None and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
-    return plain and conv.in_channels >= WIDE and conv.kernel_size != (1, 1)
+    return plain and conv.in_channels >= WIDE_ON_SMALL_MAPS and conv.kernel_size != (1, 1)

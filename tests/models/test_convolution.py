@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kaizen.models import convolution
 from kaizen.models.convolution import ROWS, WideConv2d, weight_gradient, widen
 from kaizen.models.encoders import build_encoder
 
@@ -25,8 +26,9 @@ def gradients(conv: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (3, 1, 2), (5, 2, 0), (2, 1, 0)])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_gradients_of_a_convolution(
-    size: int, kernel: int, stride: int, padding: int, layout: torch.memory_format
+    size: int, kernel: int, stride: int, padding: int, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(convolution, "WIDE", 0)  # always ours
     torch.manual_seed(0)
     plain = nn.Conv2d(6, 4, kernel, stride, padding, bias=False).to(memory_format=layout)
     images = torch.randn(ROWS // 64 + 3, 6, size, size).to(memory_format=layout)
@@ -34,6 +36,24 @@ def test_gradients_of_a_convolution(
     expected = gradients(copy.deepcopy(plain).double(), images.double())
     for found, wanted in zip(gradients(wide, images), expected, strict=True):
         torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("channels", "size", "ours"), [(64, 4, True), (64, 5, False), (256, 5, True)])
+@pytest.mark.parametrize("needs_input", [True, False])
+def test_small_maps_and_wide_layers_are_ours(
+    channels: int, size: int, ours: bool, needs_input: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(convolution, "weight_gradient", lambda *a: (calls.append(a), weight_gradient(*a))[1])
+    plain = nn.Conv2d(channels, 8, 3, padding=1, bias=False)
+    wide = WideConv2d.like(copy.deepcopy(plain))
+    images = [torch.randn(2, channels, size, size).requires_grad_(needs_input)]
+    images.append(images[0].detach().clone().requires_grad_(needs_input))
+    for conv, given in zip((plain, wide), images, strict=True):
+        conv(given).square().sum().backward()
+    assert len(calls) == ours
+    torch.testing.assert_close(wide.weight.grad, plain.weight.grad)
+    torch.testing.assert_close(images[1].grad, images[0].grad)
 
 
 def test_the_weight_gradient_by_hand() -> None:
@@ -54,7 +74,7 @@ def test_widen_leaves_names_weights_and_random_numbers_alone() -> None:
     assert net[0].weight is conv.weight
 
 
-@pytest.mark.parametrize(("name", "wide"), [("resnet18", 7), ("resnet9", 0)])
+@pytest.mark.parametrize(("name", "wide"), [("resnet18", 16), ("resnet9", 3)])
 def test_which_layers_of_the_encoders_gain(name: str, wide: int) -> None:
     encoder, _ = build_encoder(name, 32, width=0.25)
     assert sum(isinstance(layer, WideConv2d) for layer in encoder.modules()) == wide
