@@ -40,7 +40,7 @@ def launch(options: argparse.Namespace) -> int:
     if options.slurm is not None:
         return jobs.submit(options.slurm, runs, common, options.dry_run)
     relay = Relay()
-    codes = Slots(relay, slots_on(options.slots, options.gpus, os.environ), options.dry_run).run(runs)
+    codes = Slots(relay, slots_on(options.slots, options.gpus, os.environ), options.dry_run, runs).run()
     done = [str(run.folder) for place, run in enumerate(runs) if codes.get(place) == 0]
     done = [folder for folder in done if Path(folder, RESULTS).exists()]
     if len(done) > 1 and not options.dry_run and not relay.received:

@@ -60,13 +60,20 @@ class Relay:
 
     def wait(self) -> tuple[Child, int]:
         """Wait until a child ends; its exit code, which is 128 + N where signal N killed it, as in a shell."""
-        while True:
-            for child in self.children:
-                code = child.wait() if len(self.children) == 1 else child.poll()
-                if code is not None:
-                    self.children.remove(child)
-                    return child, code if code >= 0 else 128 - code
-            time.sleep(PAUSE)
+        while (ended := self.look()) is None:
+            if len(self.children) == 1:
+                self.children[0].wait()
+            else:
+                time.sleep(PAUSE)
+        return ended
+
+    def look(self) -> tuple[Child, int] | None:
+        """A child that has ended, as `wait` tells of it; None where none has."""
+        for child in self.children:
+            if (code := child.poll()) is not None:
+                self.children.remove(child)
+                return child, code if code >= 0 else 128 - code
+        return None
 
     def _receive(self, number: int, _frame: object) -> None:
         self.received.append(number)

@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kaizen.lock import in_use, owner
 from kaizen.recipe import OUTPUT, Run
-from kaizen.relay import Child, Relay
+from kaizen.relay import PAUSE, Child, Relay
 
 MOST = 400  # bytes of an experiment's last line that are shown
 
@@ -53,62 +54,85 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@dataclass
 class Slots:
     """Runs experiments in slots, each at the first one that is free, and goes on when one fails.
 
     Bad input or a kill of one of a recipe's runs keeps the recipe's other runs from beginning, as they would end the
-    same way; a signal keeps all of them.
-
-    Attributes:
-        relay: starts them.
-        slots: where.
-        dry_run: check only.
+    same way; a signal keeps all of them. An experiment that another process runs, as one whose launcher was killed,
+    gets a slot and begins there once that process is over, if it is not done by then.
     """
 
-    relay: Relay
-    slots: Sequence[Slot]
-    dry_run: bool
+    def __init__(self, relay: Relay, slots: Sequence[Slot], dry_run: bool, runs: Sequence[Run]) -> None:
+        """Prepare to start `runs` by the relay; a dry run checks only, one after the other."""
+        self.relay, self.runs, self.dry_run = relay, runs, dry_run
+        self.several = len(runs) > 1 and not dry_run
+        self.apart = len(slots) > 1 and not dry_run
+        self.waiting, self.free = deque(range(len(runs))), list(slots[:1] if dry_run else slots)
+        self.busy: dict[Child, tuple[int, Slot, float]] = {}
+        self.elsewhere: dict[int, Slot] = {}
+        self.stopped: list[object] = []  # recipes
+        self.codes: dict[int, int] = {}
 
-    def run(self, runs: Sequence[Run]) -> dict[int, int]:
+    def run(self) -> dict[int, int]:
         """Run them in their order; the exit code of each that was begun or was done, by its place."""
-        apart = len(self.slots) > 1 and not self.dry_run
-        waiting, free = deque(enumerate(runs)), list(self.slots[:1] if self.dry_run else self.slots)
-        busy: dict[Child, tuple[int, Slot, float]] = {}
-        codes: dict[int, int] = {}
-        stopped: list[object] = []
         while True:
-            while free and waiting and not self.relay.received:
-                place, run = waiting.popleft()
-                if any(run.recipe is recipe for recipe in stopped):
-                    continue
-                if len(runs) > 1 and not self.dry_run and run.done:
-                    print(f"{run.folder} is done", flush=True)
-                    codes[place] = 0
-                    continue
-                slot = free.pop(0)
-                try:
-                    busy[run.start(self.relay, slot.environment, slot.flags, self.dry_run, apart)] = (
-                        place, slot, time.monotonic(),
-                    )  # fmt: skip
-                except OSError as error:
-                    if not busy:
-                        raise
-                    print(f"error: {error.filename}: {error.strerror}; check this path", file=sys.stderr)
-                    codes[place] = 2
-                    stopped.append(run.recipe)
-                    free.append(slot)
-            if not busy:
-                return codes
-            child, code = self.relay.wait()
-            place, slot, begun = busy.pop(child)
-            codes[place] = code
-            free.append(slot)
-            if apart:
-                tell(runs[place], code, time.monotonic() - begun, f"{len(codes)} of {len(runs)}")
-            runs[place].over(code)
-            if code == 2 or code > 128:
-                stopped.append(runs[place].recipe)
+            while self.free and self.waiting and not self.relay.received:
+                self._begin(self.waiting.popleft())
+            if self._come_back():
+                continue
+            if not self.busy and not self.elsewhere:
+                return self.codes
+            ended = self.relay.look() if self.elsewhere else self.relay.wait()
+            if ended is None:
+                time.sleep(PAUSE)
+            else:
+                self._over(*ended)
+
+    def _begin(self, place: int) -> None:
+        """Start a run, or see that it cannot begin, need not, or must wait."""
+        run = self.runs[place]
+        if any(run.recipe is recipe for recipe in self.stopped):
+            return
+        if self.several and run.done:
+            print(f"{run.folder} is done", flush=True)
+            self.codes[place] = 0
+            return
+        slot = self.free.pop(0)
+        if self.several and not run.recipe.fresh and in_use(run.folder):
+            print(f"{run.folder} is in use by {owner(run.folder)}; waiting until that is over", flush=True)
+            self.elsewhere[place] = slot
+            return
+        try:
+            child = run.start(self.relay, slot.environment, slot.flags, self.dry_run, self.apart)
+            self.busy[child] = place, slot, time.monotonic()
+        except OSError as error:
+            if not self.busy:
+                raise
+            print(f"error: {error.filename}: {error.strerror}; check this path", file=sys.stderr)
+            self.codes[place] = 2
+            self.stopped.append(run.recipe)
+            self.free.append(slot)
+
+    def _come_back(self) -> bool:
+        """Let what other processes have left wait again for a slot; after a signal nothing is waited for."""
+        if self.relay.received:
+            self.elsewhere.clear()
+        over = [place for place in self.elsewhere if not in_use(self.runs[place].folder)]
+        self.free += [self.elsewhere.pop(place) for place in over]
+        self.waiting.extendleft(reversed(over))
+        return bool(over)
+
+    def _over(self, child: Child, code: int) -> None:
+        """Note how a run ended."""
+        place, slot, begun = self.busy.pop(child)
+        run = self.runs[place]
+        self.codes[place] = code
+        self.free.append(slot)
+        if self.apart:
+            tell(run, code, time.monotonic() - begun, f"{len(self.codes)} of {len(self.runs)}")
+        run.over(code)
+        if code == 2 or code > 128:
+            self.stopped.append(run.recipe)
 
 
 def tell(run: Run, code: int, seconds: float, progress: str) -> None:

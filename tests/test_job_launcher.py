@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -38,7 +39,19 @@ class Place:
         own = Path(job_launcher.__file__)
         (self.launcher.parent / "kaizen").mkdir(parents=True)
         shutil.copy(own, self.launcher)
-        parts = ("__init__", "args", "bash_script", "files", "jobs", "processes", "recipe", "relay", "slots", "slurm")
+        parts = (
+            "__init__",
+            "args",
+            "bash_script",
+            "files",
+            "jobs",
+            "lock",
+            "processes",
+            "recipe",
+            "relay",
+            "slots",
+            "slurm",
+        )
         for name in parts:
             shutil.copy(own.parent / "kaizen" / f"{name}.py", self.launcher.parent / "kaizen")
         self.stand_in(STAND_IN)
@@ -395,6 +408,41 @@ def test_bad_input_or_a_kill_keeps_the_others(place: Place, code: int) -> None:
     assert done.stderr.splitlines()[0].startswith(f"seed 5 stopped with exit status {code}")
     assert done.stderr.splitlines()[1] == "not begun: --seeds 6 7"
     assert len(place.experiments) == (0 if code == 2 else 1)
+
+
+def in_use_elsewhere(place: Place, name: str) -> int:
+    """Hold the lock of an experiment's folder, as a run does whose launcher was killed; the open file."""
+    folder = place.folder / "experiments" / name
+    folder.mkdir(parents=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def test_what_another_process_runs_begins_when_that_is_over(place: Place) -> None:
+    place.stand_in(FAILS_WITH)
+    descriptor = in_use_elsewhere(place, "mine-seed5")
+    command = place.command("--script", "X.sh", "--seeds", "5", "6", "--slots", "1", "--experiment_dir", "mine")
+    launcher = subprocess.Popen(command, cwd=place.folder, stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout
+    waits = next(launcher.stdout)
+    assert waits.endswith("mine-seed5 is in use by another process; waiting until that is over\n")
+    with pytest.raises(subprocess.TimeoutExpired):  # its slot is taken
+        launcher.wait(timeout=1)
+    os.close(descriptor)
+    seeds = [line for line in launcher.stdout if line.startswith("[")]
+    assert launcher.wait(timeout=60) == 0 and ["--seed=5" in line for line in seeds] == [True, False]
+
+
+def test_a_signal_ends_the_wait_for_another_process(place: Place) -> None:
+    descriptor = in_use_elsewhere(place, "mine-seed5")
+    command = place.command("--script", "X.sh", "--seeds", "5", "6", "--slots", "1", "--experiment_dir", "mine")
+    launcher = subprocess.Popen(command, cwd=place.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert launcher.stdout and "is in use by" in next(launcher.stdout)
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.communicate(timeout=60)[1] == "not begun: --seeds 5 6\n"
+    assert launcher.returncode == 128 + signal.SIGTERM
+    os.close(descriptor)
 
 
 def test_a_dry_run_checks_each_seed(place: Place) -> None:
