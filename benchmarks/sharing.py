@@ -4,7 +4,8 @@
 
 Rounds of both sides take turns, each in processes of its own, which have their libraries from the start. The ratio
 `efficiency_<world>` is the median step of one process over the median step of several: 1 where sharing costs nothing.
-Where the machine has fewer free cores than processes, that is what it shows.
+Where the machine has fewer free cores than processes, that is what it shows. Beside it, what a step exchanges: how many
+sums over all processes, and their bytes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,42 +42,55 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--batch_size", type=int, default=128, help="task images of each process [128]")
     parser.add_argument("--no_sync_batchnorm", action="store_true", help="BatchNorm over the parts")
     options = parser.parse_args(argv)
-    laps: dict[int, list[float]] = {1: [], options.world: []}
-    for _ in range(options.rounds):
-        for world, found in laps.items():
-            found += turn(options, world)
-    seconds = {world: median(found) for world, found in laps.items()}
-    ratios = {f"efficiency_{options.world}": seconds[1] / seconds[options.world]}
+    found = measure(options.world, options.rounds, options.steps, options.batch_size, not options.no_sync_batchnorm)
     if options.json:
-        print(json.dumps({"ratios": ratios, "seconds": seconds, "cores": os.cpu_count()}))
+        print(json.dumps({**found, "cores": os.cpu_count()}))
         return 0
-    for world, value in seconds.items():
+    for world, value in found["seconds"].items():
         print(f"{world} processes: {1000 * value:.0f} ms a step, {options.batch_size / value:.0f} task images/s each")
-    print(f"efficiency {ratios[f'efficiency_{options.world}']:.2f}")
+    print("a step exchanges {sums:.0f} sums, {bytes:,.0f} bytes".format(**found["exchange"]))
+    print(f"efficiency {found['ratios'][f'efficiency_{options.world}']:.2f}")
     return 0
 
 
-def turn(options: argparse.Namespace, world: int) -> list[float]:
-    """Seconds of each step in the first of `world` processes."""
+def measure(world: int, rounds: int, steps: int, batch_size: int, sync_batchnorm: bool) -> dict[str, Any]:
+    """Median seconds of a step in one process and in `world`, their ratio, and what a step of several exchanges."""
+    laps: dict[int, list[float]] = {1: [], world: []}
+    for _ in range(rounds):
+        for several, found in laps.items():
+            told = turn(several, steps, batch_size, sync_batchnorm)
+            found += told["laps"]
+    seconds = {several: median(found) for several, found in laps.items()}
+    return {
+        "ratios": {f"efficiency_{world}": seconds[1] / seconds[world]},
+        "seconds": seconds,
+        "exchange": {name: told[name] for name in ("sums", "bytes")},
+    }
+
+
+def turn(world: int, steps: int, batch_size: int, sync_batchnorm: bool) -> dict[str, Any]:
+    """Seconds of each step in the first of `world` processes, and what a step exchanges."""
     from kaizen.meeting import free_port
 
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["kaizen.task", "benchmarks.setting"])
     port = free_port()
     receiving, sending = processes.Pipe(duplex=False)
-    ranks = [processes.Process(target=train, args=(options, rank, world, port, sending)) for rank in range(world)]
+    task = (steps, batch_size, sync_batchnorm)
+    ranks = [processes.Process(target=train, args=(rank, world, port, sending, *task)) for rank in range(world)]
     for process in ranks:
         process.start()
-    found: list[float] = receiving.recv()
+    found: dict[str, Any] = receiving.recv()
     for process in ranks:
         process.join()
     return found
 
 
-def train(options: argparse.Namespace, rank: int, world: int, port: int, sending: Any) -> None:
+def train(rank: int, world: int, port: int, sending: Any, steps: int, batch_size: int, sync_batchnorm: bool) -> None:
     """One process: a task in the product's trainer."""
     import pytorch_lightning as pl
     import torch
+    import torch.distributed as dist
 
     from kaizen.building import batch_sizes, build_trainer, share_out, training_loaders
     from kaizen.processes import Seat
@@ -87,8 +102,16 @@ def train(options: argparse.Namespace, rank: int, world: int, port: int, sending
     torch.set_num_threads(1)
     if world > 1:
         os.environ |= Seat(rank, world, rank, world, 0, "127.0.0.1", port).environment(port)
-    setting = Setting(batch_size=options.batch_size)
+    setting = Setting(batch_size=batch_size)
     laps: list[float] = []
+    sums: list[int] = []  # bytes of each, DDP's own aside
+    all_reduce = dist.all_reduce
+
+    def counted(values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        sums.append(values.nbytes)
+        return all_reduce(values, *args, **kwargs)
+
+    dist.all_reduce = counted  # type: ignore[assignment]
 
     class Laps(pl.Callback):
         def on_train_batch_end(self, *_: Any) -> None:
@@ -96,17 +119,24 @@ def train(options: argparse.Namespace, rank: int, world: int, port: int, sending
 
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
         sys.stdout = nowhere
-        data, learner = setting.data(world * options.steps), setting.learner()
+        data, learner = setting.data(world * steps), setting.learner()
         trainer = build_trainer(setting.args, Path(folder), "benchmark", setting.task_idx)
         trainer.callbacks.append(Laps())  # type: ignore[attr-defined]
         assemble(trainer)
         loaders = training_loaders(setting.args, data, setting.task_idx, setting.replay(data), rank, world)
         if world > 1:
-            share_out(learner, batch_sizes(loaders), rank, world, not options.no_sync_batchnorm)
+            share_out(learner, batch_sizes(loaders), rank, world, sync_batchnorm)
         with together(trainer):
             trainer.fit(learner, loaders)
     if rank == 0:
-        sending.send([after - before for before, after in zip(laps[WARMUP:], laps[WARMUP + 1 :], strict=False)])
+        gradients = sum(each.numel() * 4 for each in learner.parameters() if each.requires_grad)
+        sending.send(
+            {
+                "laps": [after - before for before, after in pairwise(laps[WARMUP:])],
+                "sums": len(sums) / len(laps) + 1,  # DDP sums the gradients of a small network at once
+                "bytes": sum(sums) / len(laps) + gradients,
+            }
+        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from benchmarks import folders
 from benchmarks.clock import Clock, Lap, typical
+from benchmarks.cost import START, Costs, Line, Plan, faster, fit_exchange, fit_line, read_costs
+from benchmarks.cost import main as cost_command
 from benchmarks.differences import differences
 from benchmarks.product import Product
 from benchmarks.reference import Reference
@@ -154,8 +156,8 @@ def test_medians_of_laps() -> None:
     ("part", "ratios"),
     [
         ("small", {*modes("small"), "bookkeeping"}),
-        ("resnet18", {*modes("resnet18")}),
-        pytest.param("memory", MEMORY, marks=pytest.mark.slow),
+        pytest.param("resnet18", {*modes("resnet18")}, marks=pytest.mark.long),
+        pytest.param("memory", MEMORY, marks=pytest.mark.long),
     ],
 )
 def test_step_prints_its_ratios(part: str, ratios: set[str]) -> None:
@@ -171,6 +173,7 @@ def test_a_step_of_ones_own() -> None:
     assert set(result["details"]["own"]) == {"frozen"}
 
 
+@pytest.mark.long
 def test_scaling_prints_its_ratios() -> None:
     result = run("scaling")
     assert set(result["ratios"]) == {"late_task", "late_task_update"}
@@ -185,3 +188,53 @@ def test_folders_are_opened_from_the_index_the_second_time(tmp_path: Path) -> No
     assert len(list((tmp_path / "cache").glob("index-*.npz"))) == 1
     letters = len("n00000000/n00000000_0.JPEG")
     assert [each["bytes"] for each in told] == [12 * (letters + 16 + 8)] * 2 and told[0]["seconds"] > 0
+
+
+def costs() -> Costs:
+    parts = {"student": Line(0.1, 0.01), "frozen": Line(0.05, 0.002), "loop": Line(0.02, 0.0)}
+    return Costs(parts, look=0.001, sums=10, bytes=1e6, per_sum=1e-3, per_byte=1e-8)
+
+
+def test_a_line_is_found_in_points_that_lie_on_it() -> None:
+    line = fit_line({n: 0.25 + 0.004 * n for n in (96, 160, 288)})
+    assert (line.fixed, line.slope) == pytest.approx((0.25, 0.004))
+    through_zero = fit_line({100: 1.0, 200: 2.2})
+    assert through_zero.fixed == 0 and through_zero.slope == pytest.approx((100 + 440) / 50_000)
+
+
+def test_what_an_exchange_takes_is_found_in_two_kinds_of_step() -> None:
+    def step(sums: float, size: float) -> dict[str, Any]:
+        exchange = {"sums": sums, "bytes": size}
+        return {"seconds": {1: 0.5, 2: 0.5 + sums * 2e-4 + size * 3e-9}, "exchange": exchange}
+
+    assert fit_exchange(step(90, 5e6), step(8, 4e6)) == pytest.approx((2e-4, 3e-9))
+    per_sum, per_byte = fit_exchange(step(90, 5e6), {**step(8, 4e6), "seconds": {1: 0.5, 2: 0.4}})
+    assert per_byte == 0 and per_sum > 0  # faster together than alone: no time is left for bytes
+
+
+def test_what_a_step_and_an_experiment_take() -> None:
+    assert costs().step(100, task=0) == pytest.approx(0.1 + 1.0 + 0.02)
+    assert costs().step(100) == pytest.approx(0.1 + 1.0 + 0.05 + 0.2 + 0.02)
+    assert costs().exchange(2) == pytest.approx(0.01 + 0.01) and costs().exchange(1) == 0
+    assert costs().exchange(5) == pytest.approx(3 * 0.01 + 1.6 * 0.01)
+    plan = Plan(images=1000, test_images=200, tasks=2, epochs=4, batch=50, replay=10, look_every=2)
+    spent = costs().experiment(plan, devices=2)
+    steps = 4 * (500 // 100)
+    assert spent["training"] == pytest.approx(steps * (costs().step(50, 0, 2) + costs().step(60, 1, 2)))
+    assert spent["looks"] == pytest.approx(2 * 2 * 200 / 2 * 0.001)
+    assert spent["judging"] == pytest.approx((2 * 200 + 500 + 1000) * 0.001)
+    assert spent["starts"] == 2 * START
+
+
+def test_another_device_is_so_many_times_as_fast() -> None:
+    other = faster(costs(), 10, per_sum=1e-5, per_byte=None)
+    assert other.step(100, devices=2) == pytest.approx(costs().step(100) / 10 + 10 * 1e-5 + 0.01)
+
+
+def test_a_fitted_model_is_read_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "costs.json").write_text(json.dumps({"costs": asdict(costs()), "checks": {}}))
+    assert read_costs(str(tmp_path / "costs.json")) == costs()
+    cost_command(["--costs", str(tmp_path / "costs.json"), "--tasks", "5", "--devices", "1", "4"])
+    rows = [row.split(" | ") for row in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[1] for row in rows] == ["1", "4"] and rows[0][-1] == "1.0 x |"
+    assert float(rows[1][3]) < float(rows[0][3])

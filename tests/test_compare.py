@@ -143,6 +143,7 @@ def test_the_command_starts_without_torch() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_from_a_recipe_with_two_seeds_to_a_comparison(tmp_path: Path) -> None:
     def start(*words: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

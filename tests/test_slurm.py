@@ -320,18 +320,24 @@ def of_job(number: str) -> str:
     return subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True, check=True).stdout
 
 
-def until(condition: Callable[[], bool], output: Path, seconds: float = 400) -> None:
+def until(condition: Callable[[], bool], number: str, output: Path, seconds: float = 400) -> None:
+    """Wait for something that a job will do, while it lives."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, output.read_text() if output.exists() else "it has not begun"
+        failed = "JobState=FAILED" in of_job(number) and not condition()
+        assert not failed and time.monotonic() < end, output.read_text() if output.exists() else of_job(number)
         time.sleep(0.2)
 
 
 def begins_again(number: str, restarts: int, output: Path) -> None:
-    """A job that was put back, which SLURM would let wait for two minutes."""
-    until(lambda: f"Restarts={restarts} " in of_job(number) and "JobState=PENDING" in of_job(number), output)
+    """A job that was put back, which SLURM would let wait for two minutes.
+
+    Within the second in which it ended, slurmd takes a new start for the one that was revoked.
+    """
+    until(lambda: f"Restarts={restarts} " in of_job(number) and "JobState=PENDING" in of_job(number), number, output)
+    time.sleep(3)
     subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
-    until(lambda: "JobState=RUNNING" in of_job(number), output)
+    until(lambda: "JobState=RUNNING" in of_job(number), number, output)
 
 
 def without_times(results: Any) -> Any:
@@ -348,13 +354,13 @@ def test_a_job_that_is_put_back_twice_ends_as_one_that_was_not(real: None, tmp_p
     undisturbed = launch(tmp_path, "--experiment_dir", "plain", "--set", "gpus=0", "accelerator=cpu")
     folder = tmp_path / "experiments" / "job"
     output = folder / "output.txt"
-    until(lambda: any((folder / "task0" / "progress").glob("step*.ckpt")), output)
+    until(lambda: any((folder / "task0" / "progress").glob("step*.ckpt")), number, output)
     subprocess.run(["scontrol", "requeue", number], check=True)
     begins_again(number, 1, output)
-    until(lambda: any((folder / "task1" / "progress").glob("step*.ckpt")), output)
+    until(lambda: any((folder / "task1" / "progress").glob("step*.ckpt")), number, output)
     subprocess.run(["scancel", "--batch", "--signal=USR1", number], check=True)  # as before the limit
     begins_again(number, 2, output)
-    until(lambda: "JobState=COMPLETED" in of_job(number), output)
+    until(lambda: "JobState=COMPLETED" in of_job(number), number, output)
     printed = undisturbed.communicate(timeout=400)[0]
     assert undisturbed.returncode == 0, printed
     found = [json.loads((tmp_path / "experiments" / name / "results.json").read_text()) for name in ("job", "plain")]
@@ -367,13 +373,13 @@ def test_a_job_that_is_put_back_twice_ends_as_one_that_was_not(real: None, tmp_p
 @pytest.mark.slow
 @pytest.mark.long
 @needs_slurm
-def test_two_tasks_of_a_job_share_each_step(real: None, tmp_path: Path) -> None:
-    flags = ("--tasks", "2", "--array", "--seeds", "6", "--set", "max_epochs=1", "num_tasks=1", "split_strategy=data")
-    number = submitted(tmp_path, *flags, "--experiment_dir", "pair")
-    output = tmp_path / "experiments" / "pair-array" / "output-0.txt"
-    until(lambda: "JobState=COMPLETED" in of_job(number) or "JobState=FAILED" in of_job(number), output)
-    assert "JobState=COMPLETED" in of_job(number), output.read_text()
-    folder = tmp_path / "experiments" / "pair-seed6"
-    assert json.loads((folder / "experiment.json").read_text())["flags"]["devices"] == 2
-    assert json.loads((folder / "results.json").read_text())["tasks_done"] == 1
-    assert output.read_text().count("experiment folder:") == 1
+def test_an_array_of_jobs_whose_tasks_share_each_step(real: None, tmp_path: Path) -> None:
+    flags = ("--tasks", "2", "--array", "--seeds", "6", "7", "--set", "max_epochs=1", "num_tasks=1")
+    number = submitted(tmp_path, *flags, "split_strategy=data", "--experiment_dir", "pair")
+    array = tmp_path / "experiments" / "pair-array"
+    until(lambda: of_job(number).count("JobState=COMPLETED") == 2, number, array / "output-0.txt")
+    for place, seed in enumerate((6, 7)):
+        folder = tmp_path / "experiments" / f"pair-seed{seed}"
+        assert json.loads((folder / "experiment.json").read_text())["flags"]["devices"] == 2
+        assert json.loads((folder / "results.json").read_text())["tasks_done"] == 1
+        assert (array / f"output-{place}.txt").read_text().count("experiment folder:") == 1
