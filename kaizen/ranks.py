@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -134,18 +135,6 @@ def _summed(values: Tensor) -> Tensor:
     return values
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over processes, whose gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return _summed(values)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _summed(grads[0])
-
-
 def largest(number: int) -> int:
     """The largest of the numbers of all processes."""
     if rank_and_world()[1] == 1:
@@ -213,24 +202,65 @@ class SyncBatchNorm(_BatchNorm):
         """(B, C) or (B, C, H, W) -> the same, normalised."""
         if not self.training or rank_and_world()[1] == 1:
             return super().forward(input)
-        over = [0, *range(2, input.dim())]
-        shape = [1, -1, *[1] * (input.dim() - 2)]
-        count = input.new_tensor([input.numel() / input.shape[1]])
-        sums = _Sum.apply(torch.cat([input.sum(dim=over), count]))
-        count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
-        centred = input - mean.view(shape)
-        var = _Sum.apply(centred.square().sum(dim=over)) / count
-        self._remember(mean.detach(), var.detach(), count)
-        normal = centred * (var + self.eps).rsqrt().view(shape)
-        return normal if self.weight is None else normal * self.weight.view(shape) + self.bias.view(shape)
+        images = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
+        mean, var, count = _whole_statistics(images.detach())
+        self._remember(mean, var, count)
+        found: Tensor = _Normalised.apply(images, self.weight, self.bias, mean, var, count, self.eps)
+        return found
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+    def _remember(self, mean: Tensor, var: Tensor, count: float) -> None:
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         if self.running_mean is not None and self.running_var is not None and self.momentum:
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+
+
+def _whole_statistics(images: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Mean and biased variance (C,) over all processes' images (B, C, ...), and how many values each channel has."""
+    rank, world = rank_and_world()
+    channels = images.shape[1]
+    own = images.new_zeros(2 * channels + 1)
+    if images.numel():
+        mean, var = torch.batch_norm_update_stats(images, None, None, 0.0)
+        own = torch.cat([mean, var, mean.new_tensor([images.numel() / channels])])
+    each = _placed(own[None], torch.tensor([rank]), world)
+    means, variances, counts = each.split([channels, channels, 1], dim=1)
+    mean = (counts * means).sum(dim=0) / counts.sum()
+    var = (counts * (variances + (means - mean).square())).sum(dim=0) / counts.sum()
+    return mean, var, float(counts.sum())
+
+
+class _Normalised(torch.autograd.Function):
+    """BatchNorm with given statistics, whose gradient knows that they are those of the whole batch."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, weight: Tensor | None, bias: Tensor | None,
+        mean: Tensor, var: Tensor, count: float, eps: float,
+    ) -> Tensor:  # fmt: skip
+        ctx.save_for_backward(images, weight, mean, var)
+        ctx.count, ctx.eps = count, eps
+        return torch.native_batch_norm(images, weight, bias, mean, var, False, 0.0, eps)[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        images, weight, mean, var = ctx.saved_tensors
+        # As if the statistics were constants: the gradients of images (g), weight and bias of this process's part.
+        back, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            grad, images, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
+        )
+        # Through the statistics, for normalised images n: g - scale (mean of grad + n x mean of grad x n).
+        slope, shift = (_summed(torch.cat([of_weight, of_bias])) / ctx.count).chunk(2)
+        inverse = (var + ctx.eps).rsqrt()
+        scale = inverse if weight is None else inverse * weight
+        slope = -scale * inverse * slope
+        shift = -scale * shift - slope * mean
+        shape = [1, -1, *[1] * (images.dim() - 2)]
+        back.addcmul_(images, slope.view(shape)).add_(shift.view(shape))
+        return back, of_weight if weight is not None else None, of_bias if weight is not None else None, *[None] * 4
 
 
 def synchronised(module: nn.Module, device: torch.device) -> nn.Module:
