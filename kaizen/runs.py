@@ -86,7 +86,7 @@ def identifying(flags: Mapping[str, Any]) -> dict[str, Any]:
             whole = one is None or isinstance(one, bool | int | str)
             if not whole and not (isinstance(one, float) and math.isfinite(one)):
                 raise ValueError(f"flag {shorten(ascii(name)[1:-1])} is {shorten(ascii(one))}")
-    known = {item.name: item.default for item in _known_flags()}
+    known = {item.name: item.default for item in _known_flags()} | {"devices": 1}
     left_out = {item.name for item in _known_flags() if item.free} | {*SEEDS}
     return {name: value for name, value in {**known, **flags}.items() if name not in left_out}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,15 @@ def test_runs_that_differ_in_seeds_and_places_alone_are_one_group(tmp_path: Path
     assert labels(study) == [("lr=0.3", "simclr", "lr=0.3"), ("lr=0.1", "simclr", "lr=0.1")]
     assert study.common["dataset"] == "digits" and "lr" not in study.common and "data_dir" not in study.common
     assert study.notes == ["the groups have different seeds: lr=0.3: 5 6; lr=0.1: 6"]
+
+
+def test_a_flag_that_is_newer_than_a_run_has_its_default(tmp_path: Path) -> None:
+    rows = runs_text(read_study([make_run(tmp_path / "a", seed=5)]))
+    older = re.sub(r', ""(devices|augment_on)"": [^,}]+', "", rows)
+    assert older.count("devices") == older.count("augment_on") == 0 < rows.count("devices")
+    (tmp_path / "runs.csv").write_text(older)
+    study = read_study([tmp_path / "runs.csv", make_run(tmp_path / "b", seed=6)])
+    assert [[run.experiment for run in group.runs] for group in study.groups] == [["a", "b"]]
 
 
 def test_names_of_arms_are_labels(tmp_path: Path) -> None:
