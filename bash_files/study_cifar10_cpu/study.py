@@ -14,9 +14,8 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,6 +24,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
 
 from kaizen.files import atomic_write_text  # noqa: E402
+from kaizen.relay import Child, Relay  # noqa: E402
 from kaizen.runs_csv import read_rows  # noqa: E402
 
 SEEDS = (5, 6, 7)
@@ -67,14 +67,27 @@ def main(argv: list[str]) -> int:
     files = {rows_of(piece) for piece in PIECES}
     done = {(run.method, run.name, run.seeds[0]) for path in files if path.exists() for run in read_rows(path)}
     pieces = [piece for piece in PIECES if piece not in done and re.search(options.only, " ".join(map(str, piece)))]
-    last = time.monotonic() + options.until
-    lock = threading.Lock()
+    base = (ROOT / options.folder).resolve()
+    base.mkdir(parents=True, exist_ok=True)
+    well = work(deque(pieces), base, options.slots, time.monotonic() + options.until)
+    return int(not well)
 
-    def work(piece: Piece) -> bool:
-        return time.monotonic() > last or (run(piece, options.folder) and keep(piece, options.folder, lock))
 
-    with ThreadPoolExecutor(options.slots) as slots:
-        return int(not all(slots.map(work, pieces)))
+def work(waiting: deque[Piece], base: Path, slots: int, last: float) -> bool:
+    """Run pieces, some at a time, and keep their rows; a signal is passed on, and keeps the others from beginning."""
+    relay, well = Relay(), True
+    busy: dict[Child, tuple[Piece, float]] = {}
+    while True:
+        while waiting and len(busy) < slots and not relay.received and time.monotonic() < last:
+            piece = waiting.popleft()
+            busy[start(relay, piece, base)] = piece, time.monotonic()
+        if not busy:
+            return well and not relay.received
+        child, status = relay.wait()
+        piece, begun = busy.pop(child)
+        minutes = (time.monotonic() - begun) / 60
+        print(f"{', '.join(map(str, piece))}: exit status {status} after {minutes:.0f} minutes", flush=True)
+        well = status == 0 and keep(piece, base) and well
 
 
 def rows_of(piece: Piece) -> Path:
@@ -82,11 +95,11 @@ def rows_of(piece: Piece) -> Path:
     return HERE / ("scale.csv" if piece[1] in OTHERS else "runs.csv")
 
 
-def data_of(piece: Piece, base: str) -> dict[str, str]:
+def data_of(piece: Piece, base: Path) -> dict[str, str]:
     """The environment of a run; where it sees fewer images, they are linked into a folder of their own."""
     if str(FEWER) not in piece[1].replace(",", ""):
         return dict(os.environ)
-    data, fewer = Path(os.environ["DATA_DIR"]).resolve(), Path(base).resolve() / f"images_{FEWER}"
+    data, fewer = Path(os.environ["DATA_DIR"]).resolve(), base / f"images_{FEWER}"
     for split, most in (("train", FEWER), ("val", None)):
         for folder in (data / split).iterdir():
             (fewer / split / folder.name).mkdir(parents=True, exist_ok=True)
@@ -102,32 +115,25 @@ def folder_of(piece: Piece) -> str:
     return f"{method}-{re.sub('[^a-z0-9]+', '-', arm.lower())}"
 
 
-def run(piece: Piece, base: str) -> bool:
-    """Run one piece, or go on with it; its output goes into a file beside its folder."""
+def start(relay: Relay, piece: Piece, base: Path) -> Child:
+    """Start one piece, or go on with it; its output goes into a file beside its folder."""
     method, arm, seed = piece
-    command = [sys.executable, "job_launcher.py", "--script", str(HERE.relative_to(ROOT) / f"{method}.sh")]
-    command += ["--base_experiment_dir", base, "--experiment_dir", folder_of(piece), "--seeds", str(seed)]
+    command = [sys.executable, str(ROOT / "job_launcher.py"), "--script", str(HERE / f"{method}.sh")]
+    command += ["--base_experiment_dir", str(base), "--experiment_dir", folder_of(piece), "--seeds", str(seed)]
     command += ["--set", f"name={arm}", *(ARMS | OTHERS)[arm]]
-    Path(base).mkdir(parents=True, exist_ok=True)
-    begun = time.monotonic()
-    with (Path(base) / f"{folder_of(piece)}-seed{seed}.log").open("a") as log:
-        one = {**data_of(piece, base), "OMP_NUM_THREADS": "1"}
-        status = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=one).returncode
-    minutes = (time.monotonic() - begun) / 60
-    print(f"{method}, {arm}, seed {seed}: exit status {status} after {minutes:.0f} minutes", flush=True)
-    return status == 0
+    environment = {**data_of(piece, base), "OMP_NUM_THREADS": "1"}
+    return relay.start(command, environment, base / f"{folder_of(piece)}-seed{seed}.log")
 
 
-def keep(piece: Piece, base: str, lock: threading.Lock) -> bool:
+def keep(piece: Piece, base: Path) -> bool:
     """Add a finished run to the rows that are kept, and compare all of them."""
-    rows, finished = rows_of(piece), Path(base) / f"{folder_of(piece)}-seed{piece[2]}"
-    out = Path(base) / f"comparison_{rows.stem}"
-    with lock:
-        places = [str(place) for place in (rows, finished) if place.exists()]
-        command = [sys.executable, "-m", "kaizen.compare", *places, "--out", str(out)]
-        status = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode
-        if status == 0:
-            atomic_write_text(rows, (out / "runs.csv").read_text(encoding="utf-8"))
+    rows, finished = rows_of(piece), base / f"{folder_of(piece)}-seed{piece[2]}"
+    out = base / f"comparison_{rows.stem}"
+    places = [str(place) for place in (rows, finished) if place.exists()]
+    command = [sys.executable, "-m", "kaizen.compare", *places, "--out", str(out)]
+    status = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode
+    if status == 0:
+        atomic_write_text(rows, (out / "runs.csv").read_text(encoding="utf-8"))
     return status == 0
 
 
