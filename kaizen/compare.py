@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kaizen import study_bars, study_plots, study_tables
-from kaizen.args import UsageError, nearest, shorten
+from kaizen.args import UsageError, nearest, shown
 from kaizen.disk import disk_told
 from kaizen.files import atomic_write_text, write_json
 from kaizen.page.comparison import comparison_page
@@ -71,7 +71,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     options, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
         hint = nearest(unknown[0].partition("=")[0].lstrip("-"), ("out", "head"), "--")
-        raise UsageError(f"unknown flag {shorten(ascii(unknown[0])[1:-1])}{hint or '; --out and --head are all'}")
+        raise UsageError(f"unknown flag {shown(unknown[0])}{hint or '; --out and --head are all'}")
     if not options.places:
         raise UsageError("nothing to compare; name experiments, folders of experiments, or a runs.csv")
     return options
@@ -117,7 +117,7 @@ def chosen_head(study: Study, given: str | None) -> str:
         return "classifier" if "classifier" in study.heads else study.heads[0]
     if given not in study.heads:
         known = f"choose from {', '.join(study.heads)}{nearest(given, study.heads)}"
-        raise UsageError(f"--head {shorten(ascii(given)[1:-1])}: no run has it; {known}")
+        raise UsageError(f"--head {shown(given)}: no run has it; {known}")
     return given
 
 

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from kaizen.args import UsageError, core_flags
+from kaizen.args import Args, UsageError, core_flags
 from kaizen.files import read_json, write_json
 from kaizen.folders import make_folder
 from kaizen.states import settle
@@ -241,7 +241,7 @@ def versions() -> dict[str, str]:
 def _read(folder: Path) -> dict[str, Any]:
     try:
         about = dict(read_json(folder / "experiment.json"))
-        about["flags"] = {"devices": 1, **about["flags"]}  # a mapping with names for keys
+        about["flags"] = {"devices": Args.devices, **about["flags"]}  # a mapping with names for keys
         if type(about["flags"]["devices"]) is not int or about["flags"]["devices"] < 1:
             raise ValueError("no number of devices")
         about["skipped_images"] = [name + "" for name in about.get("skipped_images", ())]

@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from kaizen.args import Flag, UsageError, core_flags, shorten
+from kaizen.args import Args, Flag, UsageError, core_flags, shorten, shown
 from kaizen.metrics import summarize
 from kaizen.report import Results, collect
 from kaizen.states import read_state
@@ -85,8 +85,8 @@ def identifying(flags: Mapping[str, Any]) -> dict[str, Any]:
         for one in value if isinstance(value, list) else [value]:
             whole = one is None or isinstance(one, bool | int | str)
             if not whole and not (isinstance(one, float) and math.isfinite(one)):
-                raise ValueError(f"flag {shorten(ascii(name)[1:-1])} is {shorten(ascii(one))}")
-    known = {item.name: item.default for item in _known_flags()} | {"devices": 1}
+                raise ValueError(f"flag {shown(name)} is {shorten(ascii(one))}")
+    known = {item.name: item.default for item in _known_flags()} | {"devices": Args.devices}
     left_out = {item.name for item in _known_flags() if item.free} | {*SEEDS}
     return {name: value for name, value in {**known, **flags}.items() if name not in left_out}
 

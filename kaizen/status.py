@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from kaizen.args import UsageError, shorten
+from kaizen.args import UsageError, shown
 from kaizen.experiment import Experiment
 from kaizen.files import read_json
 from kaizen.lock import in_use, owner
@@ -56,9 +56,7 @@ def show_status(given: str, console: Console | None = None) -> None:
 
     folder = Path(given)
     if not given.isprintable() or not _is_experiment(folder):
-        raise UsageError(
-            f"--status {shorten(ascii(given)[1:-1])}: holds no experiment.json; give an experiment's folder"
-        )
+        raise UsageError(f"--status {shown(given)}: holds no experiment.json; give an experiment's folder")
     console = console or Console()
     experiment = _open(folder)
     tasks, used = look_at(experiment, _count(experiment))
