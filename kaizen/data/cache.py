@@ -6,10 +6,13 @@ Of small ones that is the pixels; of all, where that is asked for, which ones ca
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import PIL
@@ -17,7 +20,7 @@ import torch
 from torch import Tensor
 
 from kaizen.args import Args
-from kaizen.files import atomic_path, read_json, write_json
+from kaizen.files import atomic_path, read_json
 
 # What else the pixels depend on: the layout of the file, and the decoder.
 VERSION = f"1 {PIL.__version__}"
@@ -57,7 +60,7 @@ def cached_pixels(
         return found
     pixels = decode()
     if file is not None and pixels is not None:
-        _write(file, pixels.numpy())
+        keep(file, partial(_write, pixels=pixels.numpy()))
     return pixels
 
 
@@ -76,12 +79,19 @@ def cached_faults(
         return found
     faults, lasting = find()
     if file is not None and lasting:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, {"faults": sorted(faults.items())})
-        except OSError:  # no room, or no right to write there
-            pass
+        text = json.dumps({"faults": sorted(faults.items())})
+        keep(file, lambda stream: stream.write(text.encode()))
     return faults
+
+
+def keep(file: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file of the cache in one piece; where there is no room, or no right to write, do without."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(file) as temporary, temporary.open("wb") as stream:
+            write(stream)
+    except OSError:
+        return
 
 
 def _file(folder: Path, paths: Sequence[Path]) -> Path | None:
@@ -121,14 +131,9 @@ def _read_faults(file: Path, count: int) -> dict[int, str] | None:
     return faults if all(0 <= i < count for i in faults) else None
 
 
-def _write(file: Path, pixels: np.ndarray) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(file) as temporary, temporary.open("wb") as stream:
-            np.save(stream, pixels, allow_pickle=False)
-            stream.write(_checksum(pixels))
-    except OSError:  # no room, or no right to write there
-        return
+def _write(stream: BinaryIO, pixels: np.ndarray) -> None:
+    np.save(stream, pixels, allow_pickle=False)
+    stream.write(_checksum(pixels))
 
 
 def _checksum(pixels: np.ndarray) -> bytes:

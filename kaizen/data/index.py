@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from kaizen.data.cache import keep
 from kaizen.data.paths import Paths
-from kaizen.files import atomic_path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 VERSION = "1"  # of the file's layout and of what counts as an image
@@ -117,12 +117,7 @@ def _read(file: Path, root: Path) -> Listing | None:
 def _write(file: Path, found: Listing, places: list[str], times: np.ndarray) -> None:
     arrays: dict[str, Any] = {"places": _joined(places), "times": times, "folders": _joined(found.folders)}
     arrays |= {"starts": found.starts, "counts": found.counts, "text": found.paths.text, "ends": found.paths.ends}
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(file) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **arrays)
-    except OSError:  # no room, or no right to write there
-        return
+    keep(file, lambda stream: np.savez(stream, **arrays))
 
 
 def _joined(names: list[str]) -> np.ndarray:
