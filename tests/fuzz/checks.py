@@ -97,24 +97,31 @@ class Folder:
         self.checkpoint = self.experiment.checkpoint(0).read_bytes()
         self.content = load_task(self.experiment.checkpoint(0), "--flag")
 
+    def uses(self) -> list[Callable[[], object]]:
+        """Everything that reads the folder."""
+        folder = self.experiment.folder
+        return [
+            lambda: args_from(Experiment.open(folder).flags),
+            lambda: Experiment.check(folder, self.flags, TASKS),
+            lambda: kept_before(self.experiment, 1, COUNTS),
+            self.report,
+            lambda: evaluate.run(["--experiment", str(folder), "--protocol", "knn", "--dry_run"]),
+        ]
+
+    def report(self) -> None:
+        """Write the results, which are JSON then, and show them."""
+        results = report.write(self.experiment.folder)
+        json.loads((self.experiment.folder / "results.json").read_text())
+        report.show(results)
+
     @reproducible
     def check_json(self, path: Path, content: bytes) -> None:
         """Everything that reads the folder goes on, or refuses the file."""
         path.write_bytes(content)
-        folder = self.experiment.folder
         try:
-            with one_line():
-                args_from(Experiment.open(folder).flags)
-            with one_line():
-                Experiment.check(folder, self.flags, TASKS)
-            with one_line():
-                kept_before(self.experiment, 1, COUNTS)
-            with one_line():
-                results = report.write(folder)
-                json.loads((folder / "results.json").read_text())
-                report.show(results)
-            with one_line():
-                evaluate.run(["--experiment", str(folder), "--protocol", "knn", "--dry_run"])
+            for use in self.uses():
+                with one_line():
+                    use()
         finally:
             path.write_bytes(self.whole[path])
 
