@@ -10,12 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from helpers import wait_for
 
 import job_launcher
 from kaizen.args import UsageError
@@ -622,13 +622,6 @@ def test_a_signal_reaches_every_slot_once_and_no_other_run_begins(study: Place, 
         assert launcher.stderr is not None and b"not begun: X.sh, seed 6" in launcher.stderr.read()
     assert [path.read_text().splitlines() for path in outputs] == [["ready", f"got {number.value}", "saved"]] * 2
     assert len(study.experiments) == 2
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_a_dry_run_of_a_study_checks_all_and_makes_nothing(study: Place) -> None:

@@ -9,12 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from helpers import wait_for
 
 import main_continual
 from kaizen.args import UsageError
@@ -83,14 +83,6 @@ def test_a_disk_without_locks_is_a_warning(
     with held(tmp_path) as lock:
         assert lock is None
     assert capsys.readouterr().out.startswith("warning: ") and in_use(tmp_path) is None
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise AssertionError("waited a minute in vain")
 
 
 @pytest.fixture

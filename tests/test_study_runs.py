@@ -6,11 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import wait_for
 from torture import processes_of
 
 import job_launcher
@@ -32,13 +31,6 @@ def start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def until(condition: Callable[[], bool], seconds: float = 300) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_study_with_a_run_and_the_launcher_killed_is_completed_by_the_same_command(tmp_path: Path) -> None:
@@ -49,11 +41,11 @@ def test_a_study_with_a_run_and_the_launcher_killed_is_completed_by_the_same_com
     }
     launcher = start(tmp_path)
     unlucky = folders["B-seed5"] / "task0"
-    until(lambda: bool(processes_of(unlucky.parent)) and unlucky.exists())
+    wait_for(lambda: bool(processes_of(unlucky.parent)) and unlucky.exists(), 300)
     for process in processes_of(unlucky.parent):
         os.kill(process, signal.SIGKILL)
     # The other recipe's runs go on, and the next one begins.
-    until(lambda: (folders["A-seed5"] / "launched.json").exists() and bool(processes_of(folders["A-seed6"])))
+    wait_for(lambda: (folders["A-seed5"] / "launched.json").exists() and bool(processes_of(folders["A-seed6"])), 300)
     launcher.kill()
     launcher.wait()
     assert processes_of(folders["A-seed6"]), "its runs do not die with the launcher"
