@@ -26,10 +26,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.command import as_tasks_run
+from benchmarks.setting import CLASSES, TEST_IMAGES_PER_CLASS, Setting
 
 BATCHES, HELD_OUT = (64, 128, 256), 192
 SHARED, SHARED_HELD_OUT = 128, 64
-REPLAY = 32
+REPLAY = Setting.replay_batch_size
 LATE = 9
 START = 15.0  # seconds of two starts of Python: a task's process, and judging after it (benchmarks/start.py)
 
@@ -134,18 +135,18 @@ def measure(repeats: int) -> dict[str, Any]:
     """Fit the model, and hold it against what was not fitted."""
     from benchmarks import measure as m
     from benchmarks import sharing
-    from benchmarks.setting import Setting
 
     together = {batch: sharing.measure(2, 3, 8, batch, True) for batch in (SHARED, SHARED_HELD_OUT)}
     apart = sharing.measure(2, 3, 8, SHARED, False)
     m.quieten()
-    base = Setting(replay_batch_size=REPLAY, num_tasks=LATE + 1)
+    base = Setting(num_tasks=LATE + 1)
     settings = {f"{batch}": replace(base, batch_size=batch) for batch in (*BATCHES, HELD_OUT)}
     settings |= {"late": replace(base, task_idx=LATE), "first": replace(base, task_idx=0)}
     found = m.take_turns(settings, 2, repeats)
     names = found[str(BATCHES[0])].step.parts
     parts = {name: fit_line({b + REPLAY: found[str(b)].step.parts[name] for b in BATCHES}) for name in names}
-    look = sum(found[str(b)].validation.seconds for b in BATCHES) / sum(min(b, 250) for b in BATCHES)
+    looked_at = sum(min(batch, CLASSES * TEST_IMAGES_PER_CLASS) for batch in BATCHES)
+    look = sum(found[str(batch)].validation.seconds for batch in BATCHES) / looked_at
     per_sum, per_byte = fit_exchange(together[SHARED], apart)
     exchange = together[SHARED]["exchange"]
     costs = Costs(parts, look, exchange["sums"], exchange["bytes"], per_sum, per_byte)
