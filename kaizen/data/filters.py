@@ -6,6 +6,10 @@ depends on values.
 
 from __future__ import annotations
 
+import math
+from functools import reduce
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -32,8 +36,8 @@ def resized_crop(
     columns = rows + flip[:, None] * (size - 1 - 2 * rows)
     return _resample(
         images,
-        _bicubic_weights(top, height, images.shape[2], size, rows),
-        _bicubic_weights(left, width, images.shape[3], size, columns),
+        _bicubic_taps(top, height, images.shape[2], size, rows),
+        _bicubic_taps(left, width, images.shape[3], size, columns),
     )
 
 
@@ -50,14 +54,14 @@ def resized_center_crop(images: Tensor, size: int) -> Tensor:
     if images.shape[2:] == (size, size):
         return images.float()
     shorter = min(images.shape[2:])
-    weights = []
+    taps = []
     for length in images.shape[2:]:
         resized = size * length // shorter
         first = round((resized - size) / 2)
         kept = torch.arange(first, first + size, device=images.device)[None]
         start = images.new_zeros(len(images), dtype=torch.int64)
-        weights.append(_bicubic_weights(start, start + length, length, resized, kept))
-    return _resample(images, *weights)
+        taps.append(_bicubic_taps(start, start + length, length, resized, kept))
+    return _resample(images, *taps)
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
@@ -87,18 +91,43 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     return planes.view_as(images)
 
 
-def _resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Weigh columns, then rows, with a rounding after each; weights are (B, out, in)."""
-    # Each direction is one matrix product per image; what rearranges is one pass with the rounding, once compiled.
+class Taps(NamedTuple):
+    """The few neighbouring pixels that each of P results is made of, along one direction."""
+
+    first: Tensor  # (B, P) int64, the first of the T pixels
+    weights: Tensor  # (B, T, P), sum to 1 over T
+
+
+def _resample(images: Tensor, rows: Taps, columns: Taps) -> Tensor:
+    """Weigh columns, then rows, with a rounding after each: (B, C, H, W) to (B, C, P of rows, P of columns)."""
+    height, width = images.shape[2:]
     with _float32_products(images):
-        levels = _round_to_levels(rearrange(images.float(), "b c h w -> b (c h) w") @ columns.mT)
-        levels = rearrange(levels, "b (c h) w -> b h (c w)", h=rows.shape[2])
-        levels = _round_to_levels(rows @ levels)
-    return rearrange(levels, "b h (c w) -> b c h w", w=columns.shape[1]).contiguous()
+        levels = _round_to_levels(rearrange(images.float(), "b c h w -> b (c h) w") @ _dense(columns, width))
+        if torch.compiler.is_compiling():
+            # Rows of pixels lie in one piece, so that a kernel adds up whole rows faster than it multiplies matrices.
+            return _weigh_rows(rearrange(levels, "b (c h) w -> b c h w", h=height), rows)
+        levels = rearrange(levels, "b (c h) w -> b h (c w)", h=height)
+        levels = _round_to_levels(_dense(rows, height).mT @ levels)
+    return rearrange(levels, "b h (c w) -> b c h w", c=images.shape[1]).contiguous()
 
 
-def _bicubic_weights(start: Tensor, length: Tensor, in_size: int, out_size: int, positions: Tensor) -> Tensor:
-    """Weights (B, P, in_size) to resize pixels [start, start + length) to out_size, for P of the results.
+def _weigh_rows(images: Tensor, rows: Taps) -> Tensor:
+    """Each result's row (B, C, P, W) from the few rows of images (B, C, H, W) that it is made of."""
+    index = rearrange(rows.first, "b p -> b 1 p 1")
+    weights = rearrange(rows.weights, "b t p -> t b 1 p 1").unbind()
+    parts = (images.take_along_dim(index + t, dim=2) * weight for t, weight in enumerate(weights))
+    return _round_to_levels(reduce(torch.add, parts))
+
+
+def _dense(taps: Taps, size: int) -> Tensor:
+    """The same as weights of all `size` pixels: (B, size, P)."""
+    batch, count, results = taps.weights.shape
+    pixels = taps.first[:, None] + torch.arange(count, device=taps.first.device)[:, None]
+    return taps.weights.new_zeros(batch, size, results).scatter_(1, pixels, taps.weights)
+
+
+def _bicubic_taps(start: Tensor, length: Tensor, in_size: int, out_size: int, positions: Tensor) -> Taps:
+    """How to resize pixels [start, start + length) to out_size, for P of the results.
 
     Args:
         start, length: (B,) integers, the box in pixels.
@@ -107,16 +136,18 @@ def _bicubic_weights(start: Tensor, length: Tensor, in_size: int, out_size: int,
         positions: (B or 1, P) integers in 0..out_size - 1, the results to keep.
     """
     # In float throughout: a processor turns 64-bit integers into floats one by one.
-    start, length, positions = start.float(), length.float()[:, None, None], positions.float()
+    start, length, positions = start.float()[:, None], length.float()[:, None], positions.float()
     scale = length / out_size
     width = scale.clamp(min=1)  # where the box shrinks, the kernel widens with it: this is the antialiasing
-    pixel = torch.arange(in_size, device=start.device, dtype=torch.float32) - start[:, None, None]
-    center = (positions[:, :, None] + 0.5) * scale
-    weights = _cubic_kernel(((pixel + 0.5) / width - center / width).abs_())
-    weights.mul_((pixel + 1).clamp_(0, 1).mul_((length - pixel).clamp_(0, 1)))  # 1 inside of the box, else 0
-    # The sums as a product, which a compiler leaves alone: with a sum, it would make each weight again to divide it.
-    with _float32_products(weights):
-        return weights.div_(weights @ weights.new_ones(in_size, 1))
+    center = (positions + 0.5) * scale
+    # The kernel spans four widths, which are largest where the box is the whole image.
+    count = min(in_size, math.ceil(4 * max(1.0, in_size / out_size)))
+    first = ((center - 2 * width + 0.5).floor_() + start).clamp_(0, in_size - count)
+    steps = torch.arange(count, device=start.device, dtype=torch.float32)[:, None]
+    pixel = (first - start)[:, None] + steps  # (B, T, P), counted from the box's first
+    weights = _cubic_kernel(((pixel + 0.5) / width[:, None] - (center / width)[:, None]).abs_())
+    weights.mul_((pixel + 1).clamp_(0, 1).mul_((length[:, None] - pixel).clamp_(0, 1)))  # 1 inside of the box, else 0
+    return Taps(first.long(), weights / weights.sum(1, keepdim=True))
 
 
 def _cubic_kernel(distance: Tensor) -> Tensor:
