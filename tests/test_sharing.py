@@ -39,8 +39,8 @@ DIGITS = [
     *("--replay", "--replay_proportion", "0.05", "--classifier_lr", "0.05"),
     *("--online_evaluation", "--online_eval_batchnorm", "frozen", "--log_every_n_steps", "1"),
 ]
-# From step to step a difference in the last bit grows, at larger rates until it shows in the accuracies.
-SHORT = [*DIGITS, "--num_tasks", "2", "--max_epochs", "1", "--lr", "0.001"]
+# From step to step a difference in the last bit grows; at a rate of .001 one test image in 175 gets another label.
+SHORT = [*DIGITS, "--num_tasks", "2", "--max_epochs", "1", "--lr", "0.0001"]
 LONG = [
     *DIGITS,
     "--num_tasks",
@@ -159,12 +159,20 @@ def test_several_processes_and_nodes_end_where_one_process_does(tmp_path: Path, 
     assert (status, other, said) == (0, 0, "")
     assert out.count("task 0 epoch 1/1") == out.count("task 1 epoch 1/1") == 1  # one process speaks
 
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    by_hand = (*SHORT, *HALF, "--num_nodes", "2", "--experiment_dir", "by_hand")
+    both = [train(start, *by_hand, **meeting, NODE_RANK=rank) for rank in "01"]
+    (status, out, error), (other, said, _) = map(ended, both)
+    assert (status, error, other, said) == (0, "", 0, "")
+    assert "2 devices share each step of 2 x 96 images" in out
+
     folders = {world: tmp_path / f"of{world}" for world in SAME_BATCHES}
     for world, folder in folders.items():
         forked(folder, [*SHORT, *SAME_BATCHES[world]], world)
-    nodes, alone = tmp_path / "experiments" / "nodes", logged(folders[1])
-    assert logged(nodes) == logged(folders[2])  # however processes are started, to the bit
-    for folder in (folders[2], folders[3], nodes):
+    started, alone = [tmp_path / "experiments" / name for name in ("nodes", "by_hand")], logged(folders[1])
+    for nodes in started:
+        assert logged(nodes) == logged(folders[2])  # however processes are started, to the bit
+    for folder in (folders[2], folders[3], *started):
         assert matrices(folder) == matrices(folders[1])
         rows = logged(folder)
         assert [row.keys() for row in rows] == [row.keys() for row in alone]
