@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from launching import Place
 
 # The tests share the cores among processes; their tensors are too small for several threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,3 +29,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     from kaizen.models.encoders import ENCODERS
 
     monkeypatch.setitem(ENCODERS, "tiny", tiny_encoder)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A launcher with a stand-in of main_continual.py, in the test's folder."""
+    return Place(tmp_path)
