@@ -2,14 +2,15 @@ r"""What a step, an epoch and a whole experiment take: a model with few numbers,
 
     python benchmarks/cost.py --measure costs.json          fit it here; some minutes, alone on the machine
     python benchmarks/cost.py --costs costs.json [--tasks 5 10 100] [--devices 1 2 8 64] [--images 50000] \
-        [--epochs 500] [--per_sum 2e-5] [--per_byte 1e-10] [--times 1]
+        [--epochs 500] [--per_sum 2e-5] [--per_byte 1e-10] [--crowding 1] [--times 1]
 
 A part of a step takes `fixed + slope x n` seconds for the n images of a device, task and replay together; from the
-second task on there is the frozen network. What w devices exchange takes
+second task on there is the frozen network. Where several devices have one memory, as the cores of a machine, all parts
+take `crowding` times as long. What w devices exchange takes
 `sums x ceil(log2 w) x per_sum + bytes x 2 (w - 1) / w x per_byte` (a ring over all devices). An epoch is steps and
 looks at the test images; a task is a start, epochs, and the features of the seen training images for the nearest
-neighbours. Predictions for other devices say how many times as fast as the measured one they are (`--times`), and what
-their network takes for a sum and for a byte.
+neighbours. Predictions for other devices say how many times as fast as the measured one they are (`--times`), what
+their network takes for a sum and for a byte, and that each has a memory of its own (`--crowding 1`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.clock import typical
 from benchmarks.command import as_tasks_run
 from benchmarks.setting import CLASSES, TEST_IMAGES_PER_CLASS, Setting
 
@@ -56,6 +58,7 @@ class Costs:
         look: to judge one test image with every head.
         sums, bytes: that a step of several devices exchanges.
         per_sum, per_byte: what that takes.
+        crowding: how many times as long the parts take where several devices have one memory.
     """
 
     parts: Mapping[str, Line]
@@ -64,11 +67,12 @@ class Costs:
     bytes: float
     per_sum: float
     per_byte: float
+    crowding: float
 
     def step(self, images: int, task: int = 1, devices: int = 1) -> float:
         """Seconds of a step, with `images` of task and replay on each device."""
-        parts = (line.at(images) for name, line in self.parts.items() if task > 0 or name != "frozen")
-        return sum(parts) + self.exchange(devices)
+        parts = sum(line.at(images) for name, line in self.parts.items() if task > 0 or name != "frozen")
+        return parts * (self.crowding if devices > 1 else 1.0) + self.exchange(devices)
 
     def exchange(self, devices: int) -> float:
         """Seconds that devices wait for each other in a step, beyond what overlaps."""
@@ -121,7 +125,7 @@ def fit_line(points: Mapping[int, float]) -> Line:
 def fit_exchange(with_sync: Mapping[str, Any], without: Mapping[str, Any]) -> tuple[float, float]:
     """Seconds for a sum and for a byte between two devices, from steps with many sums and with few; not below 0."""
     rows = [(each["exchange"]["sums"], each["exchange"]["bytes"]) for each in (with_sync, without)]
-    extra = [each["seconds"][2] - each["seconds"][1] for each in (with_sync, without)]
+    extra = [each["seconds"]["together"] - each["seconds"]["apart"] for each in (with_sync, without)]
     (sums, bytes_), (fewer, fewer_bytes) = rows
     determinant = sums * fewer_bytes - fewer * bytes_
     per_sum = (extra[0] * fewer_bytes - extra[1] * bytes_) / determinant
@@ -131,7 +135,7 @@ def fit_exchange(with_sync: Mapping[str, Any], without: Mapping[str, Any]) -> tu
     return max(0.0, per_sum), per_byte
 
 
-def measure(repeats: int) -> dict[str, Any]:
+def measure(rounds: int) -> dict[str, Any]:
     """Fit the model, and hold it against what was not fitted."""
     from benchmarks import measure as m
     from benchmarks import sharing
@@ -142,27 +146,27 @@ def measure(repeats: int) -> dict[str, Any]:
     base = Setting(num_tasks=LATE + 1)
     settings = {f"{batch}": replace(base, batch_size=batch) for batch in (*BATCHES, HELD_OUT)}
     settings |= {"late": replace(base, task_idx=LATE), "first": replace(base, task_idx=0)}
-    # One after the other: sides that take turns push each other out of the caches, which no task meets.
-    found = {name: m.take_turns({name: setting}, 2, repeats)[name] for name, setting in settings.items()}
-    names = found[str(BATCHES[0])].step.parts
-    parts = {name: fit_line({b + REPLAY: found[str(b)].step.parts[name] for b in BATCHES}) for name in names}
+    # Several steps of one kind at a time: kinds that take turns step by step push each other out of the caches.
+    turns = [{name: m.take_turns({name: each}, 2, 3)[name] for name, each in settings.items()} for _ in range(rounds)]
+    steps = {name: typical([found[name].step for found in turns]) for name in settings}
+    looks = {name: typical([found[name].validation for found in turns]) for name in settings}
+    names = steps[str(BATCHES[0])].parts
+    parts = {name: fit_line({b + REPLAY: steps[str(b)].parts[name] for b in BATCHES}) for name in names}
     looked_at = sum(min(batch, CLASSES * TEST_IMAGES_PER_CLASS) for batch in BATCHES)
-    look = sum(found[str(batch)].validation.seconds for batch in BATCHES) / looked_at
+    look = sum(looks[str(batch)].seconds for batch in BATCHES) / looked_at
     per_sum, per_byte = fit_exchange(together[SHARED], apart)
-    exchange = together[SHARED]["exchange"]
-    costs = Costs(parts, look, exchange["sums"], exchange["bytes"], per_sum, per_byte)
+    exchange, crowding = together[SHARED]["exchange"], 1 / together[SHARED]["ratios"]["crowding_2"]
+    costs = Costs(parts, look, exchange["sums"], exchange["bytes"], per_sum, per_byte, crowding)
     images = base.batch_size + REPLAY
+    shared = together[SHARED_HELD_OUT]["seconds"]
     pairs = {
-        f"batch {HELD_OUT} + {REPLAY}": (costs.step(HELD_OUT + REPLAY), found[str(HELD_OUT)].step.seconds),
-        "first task": (costs.step(base.batch_size, 0), found["first"].step.seconds),
-        f"task {LATE} of {LATE + 1}": (costs.step(images), found["late"].step.seconds),
-        f"1 process, batch {SHARED_HELD_OUT} + {REPLAY}": (
-            costs.step(SHARED_HELD_OUT + REPLAY),
-            together[SHARED_HELD_OUT]["seconds"][1],
-        ),
+        f"batch {HELD_OUT} + {REPLAY}": (costs.step(HELD_OUT + REPLAY), steps[str(HELD_OUT)].seconds),
+        "first task": (costs.step(base.batch_size, 0), steps["first"].seconds),
+        f"task {LATE} of {LATE + 1}": (costs.step(images), steps["late"].seconds),
+        f"1 process, batch {SHARED_HELD_OUT} + {REPLAY}": (costs.step(SHARED_HELD_OUT + REPLAY), shared["alone"]),
         f"2 processes, batch {SHARED_HELD_OUT} + {REPLAY} each": (
             costs.step(SHARED_HELD_OUT + REPLAY, devices=2),
-            together[SHARED_HELD_OUT]["seconds"][2],
+            shared["together"],
         ),
     }
     checks = {name: {"predicted": predicted, "measured": seen} for name, (predicted, seen) in pairs.items()}
@@ -175,12 +179,11 @@ def read_costs(path: str) -> Costs:
     return Costs(**{**found, "parts": {name: Line(**line) for name, line in found["parts"].items()}})
 
 
-def faster(costs: Costs, times: float, per_sum: float | None, per_byte: float | None) -> Costs:
-    """The same on devices so many times as fast, with another network."""
+def faster(costs: Costs, times: float, **others: float | None) -> Costs:
+    """The same on devices so many times as fast, with others of the exchange and crowding where they are given."""
     parts = {name: Line(line.fixed / times, line.slope / times) for name, line in costs.parts.items()}
-    exchange = {"per_sum": costs.per_sum if per_sum is None else per_sum}
-    exchange["per_byte"] = costs.per_byte if per_byte is None else per_byte
-    return replace(costs, parts=parts, look=costs.look / times, **exchange)
+    known: dict[str, Any] = {name: value for name, value in others.items() if value is not None}
+    return replace(costs, parts=parts, look=costs.look / times, **known)
 
 
 def main(argv: list[str]) -> int:
@@ -189,7 +192,7 @@ def main(argv: list[str]) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--measure", metavar="FILE", help="fit the model here and write it")
     what.add_argument("--costs", metavar="FILE", help="a fitted model")
-    parser.add_argument("--repeats", type=int, default=5, help="steps of each size [5]")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each kind of step [5]")
     parser.add_argument("--tasks", type=int, nargs="+", default=[5, 10, 100], help="[5 10 100]")
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 8, 64], help="[1 2 8 64]")
     parser.add_argument("--images", type=int, default=50_000, help="training images [50000]")
@@ -200,17 +203,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--times", type=float, default=1.0, help="how many times as fast each device is [1]")
     parser.add_argument("--per_sum", type=float, help="seconds for a sum between two devices [as measured]")
     parser.add_argument("--per_byte", type=float, help="seconds for a byte [as measured]")
+    parser.add_argument("--crowding", type=float, help="1 where each device has its own memory [as measured]")
     options = parser.parse_args(argv)
     if options.measure:
         import torch
 
         torch.set_num_threads(1)
-        result = measure(options.repeats)
+        result = measure(options.rounds)
         Path(options.measure).write_text(json.dumps(result, indent=2) + "\n")
         for name, check in result["checks"].items():
             print(f"{name:<34} predicted {check['predicted']:.3f} s, measured {check['measured']:.3f} s")
         return 0
-    show(options, faster(read_costs(options.costs), options.times, options.per_sum, options.per_byte))
+    others = {name: getattr(options, name) for name in ("per_sum", "per_byte", "crowding")}
+    show(options, faster(read_costs(options.costs), options.times, **others))
     return 0
 
 

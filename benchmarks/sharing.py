@@ -2,10 +2,11 @@
 
     python benchmarks/sharing.py [--json] [--world 2] [--rounds 5] [--steps 12] [--no_sync_batchnorm]
 
-Rounds of both sides take turns, each in processes of its own, which have their libraries from the start. The ratio
+Rounds take turns, each in processes of its own, which have their libraries from the start. The ratio
 `efficiency_<world>` is the median step of one process over the median step of several: 1 where sharing costs nothing.
-Where the machine has fewer free cores than processes, that is what it shows. Beside it, what a step exchanges: how many
-sums over all processes, and their bytes.
+A part of what is missing is the machine's: `crowding_<world>` is the same for processes that run beside each other
+without sharing anything but memory and caches. Beside it, what a step exchanges: how many sums over all processes, and
+their bytes.
 """
 
 from __future__ import annotations
@@ -46,38 +47,44 @@ def main(argv: list[str]) -> int:
     if options.json:
         print(json.dumps({**found, "cores": os.cpu_count()}))
         return 0
-    for world, value in found["seconds"].items():
-        print(f"{world} processes: {1000 * value:.0f} ms a step, {options.batch_size / value:.0f} task images/s each")
+    for how, value in found["seconds"].items():
+        print(f"{how:<8} {1000 * value:.0f} ms a step, {options.batch_size / value:.0f} task images/s a process")
     print("a step exchanges {sums:.0f} sums, {bytes:,.0f} bytes".format(**found["exchange"]))
-    print(f"efficiency {found['ratios'][f'efficiency_{options.world}']:.2f}")
+    print(", ".join(f"{name} {value:.2f}" for name, value in found["ratios"].items()))
     return 0
 
 
 def measure(world: int, rounds: int, steps: int, batch_size: int, sync_batchnorm: bool) -> dict[str, Any]:
-    """Median seconds of a step in one process and in `world`, their ratio, and what a step of several exchanges."""
-    laps: dict[int, list[float]] = {1: [], world: []}
+    """Median seconds of a step of one process, of several without and with sharing; ratios; what a step exchanges."""
+    sides = {"alone": (1, 1), "apart": (world, 1), "together": (world, world)}  # processes, and how many share a step
+    laps: dict[str, list[float]] = {how: [] for how in sides}
     for _ in range(rounds):
-        for several, found in laps.items():
-            told = turn(several, steps, batch_size, sync_batchnorm)
-            found += told["laps"]
-    seconds = {several: median(found) for several, found in laps.items()}
+        for how, (count, sharing) in sides.items():
+            told = turn(count, sharing, steps, batch_size, sync_batchnorm)
+            laps[how] += told["laps"]
+    seconds = {how: median(found) for how, found in laps.items()}
     return {
-        "ratios": {f"efficiency_{world}": seconds[1] / seconds[world]},
+        "ratios": {
+            f"efficiency_{world}": seconds["alone"] / seconds["together"],
+            f"crowding_{world}": seconds["alone"] / seconds["apart"],
+        },
         "seconds": seconds,
         "exchange": {name: told[name] for name in ("sums", "bytes")},
     }
 
 
-def turn(world: int, steps: int, batch_size: int, sync_batchnorm: bool) -> dict[str, Any]:
-    """Seconds of each step in the first of `world` processes, and what a step exchanges."""
+def turn(count: int, world: int, steps: int, batch_size: int, sync_batchnorm: bool) -> dict[str, Any]:
+    """Seconds of each step in the first of `count` processes, all or none of which share it, and what it exchanges."""
     from kaizen.meeting import free_port
 
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["kaizen.task", "benchmarks.setting"])
     port = free_port()
     receiving, sending = processes.Pipe(duplex=False)
+    _, ignored = processes.Pipe(duplex=False)
     task = (steps, batch_size, sync_batchnorm)
-    ranks = [processes.Process(target=train, args=(rank, world, port, sending, *task)) for rank in range(world)]
+    seats = [(rank if world > 1 else 0, sending if rank == 0 else ignored) for rank in range(count)]
+    ranks = [processes.Process(target=train, args=(rank, world, port, told, *task)) for rank, told in seats]
     for process in ranks:
         process.start()
     found: dict[str, Any] = receiving.recv()

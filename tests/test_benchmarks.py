@@ -192,7 +192,7 @@ def test_folders_are_opened_from_the_index_the_second_time(tmp_path: Path) -> No
 
 def costs() -> Costs:
     parts = {"student": Line(0.1, 0.01), "frozen": Line(0.05, 0.002), "loop": Line(0.02, 0.0)}
-    return Costs(parts, look=0.001, sums=10, bytes=1e6, per_sum=1e-3, per_byte=1e-8)
+    return Costs(parts, look=0.001, sums=10, bytes=1e6, per_sum=1e-3, per_byte=1e-8, crowding=1.5)
 
 
 def test_a_line_is_found_in_points_that_lie_on_it() -> None:
@@ -205,16 +205,17 @@ def test_a_line_is_found_in_points_that_lie_on_it() -> None:
 def test_what_an_exchange_takes_is_found_in_two_kinds_of_step() -> None:
     def step(sums: float, size: float) -> dict[str, Any]:
         exchange = {"sums": sums, "bytes": size}
-        return {"seconds": {1: 0.5, 2: 0.5 + sums * 2e-4 + size * 3e-9}, "exchange": exchange}
+        return {"seconds": {"apart": 0.5, "together": 0.5 + sums * 2e-4 + size * 3e-9}, "exchange": exchange}
 
     assert fit_exchange(step(90, 5e6), step(8, 4e6)) == pytest.approx((2e-4, 3e-9))
-    per_sum, per_byte = fit_exchange(step(90, 5e6), {**step(8, 4e6), "seconds": {1: 0.5, 2: 0.4}})
+    per_sum, per_byte = fit_exchange(step(90, 5e6), {**step(8, 4e6), "seconds": {"apart": 0.5, "together": 0.4}})
     assert per_byte == 0 and per_sum > 0  # faster together than alone: no time is left for bytes
 
 
 def test_what_a_step_and_an_experiment_take() -> None:
     assert costs().step(100, task=0) == pytest.approx(0.1 + 1.0 + 0.02)
     assert costs().step(100) == pytest.approx(0.1 + 1.0 + 0.05 + 0.2 + 0.02)
+    assert costs().step(100, devices=2) == pytest.approx(1.5 * 1.37 + 0.02)
     assert costs().exchange(2) == pytest.approx(0.01 + 0.01) and costs().exchange(1) == 0
     assert costs().exchange(5) == pytest.approx(3 * 0.01 + 1.6 * 0.01)
     plan = Plan(images=1000, test_images=200, tasks=2, epochs=4, batch=50, replay=10, look_every=2)
@@ -227,7 +228,7 @@ def test_what_a_step_and_an_experiment_take() -> None:
 
 
 def test_another_device_is_so_many_times_as_fast() -> None:
-    other = faster(costs(), 10, per_sum=1e-5, per_byte=None)
+    other = faster(costs(), 10, per_sum=1e-5, per_byte=None, crowding=1.0)
     assert other.step(100, devices=2) == pytest.approx(costs().step(100) / 10 + 10 * 1e-5 + 0.01)
 
 
