@@ -18,17 +18,24 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
+import os
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.clock import typical
 from benchmarks.command import as_tasks_run
 from benchmarks.setting import CLASSES, TEST_IMAGES_PER_CLASS, Setting
+
+if TYPE_CHECKING:
+    from benchmarks.measure import Found
 
 BATCHES, HELD_OUT = (64, 128, 256), 192
 SHARED, SHARED_HELD_OUT = 128, 64
@@ -137,17 +144,15 @@ def fit_exchange(with_sync: Mapping[str, Any], without: Mapping[str, Any]) -> tu
 
 def measure(rounds: int) -> dict[str, Any]:
     """Fit the model, and hold it against what was not fitted."""
-    from benchmarks import measure as m
     from benchmarks import sharing
 
-    together = {batch: sharing.measure(2, 3, 8, batch, True) for batch in (SHARED, SHARED_HELD_OUT)}
-    apart = sharing.measure(2, 3, 8, SHARED, False)
-    m.quieten()
+    together = {batch: sharing.measure(2, rounds, 8, batch, True) for batch in (SHARED, SHARED_HELD_OUT)}
+    apart = sharing.measure(2, rounds, 8, SHARED, False)
     base = Setting(num_tasks=LATE + 1)
     settings = {f"{batch}": replace(base, batch_size=batch) for batch in (*BATCHES, HELD_OUT)}
     settings |= {"late": replace(base, task_idx=LATE), "first": replace(base, task_idx=0)}
-    # Several steps of one kind at a time: kinds that take turns step by step push each other out of the caches.
-    turns = [{name: m.take_turns({name: each}, 2, 3)[name] for name, each in settings.items()} for _ in range(rounds)]
+    with one_by_one() as pool:
+        turns = [{name: pool.submit(alone, each).result() for name, each in settings.items()} for _ in range(rounds)]
     steps = {name: typical([found[name].step for found in turns]) for name in settings}
     looks = {name: typical([found[name].validation for found in turns]) for name in settings}
     names = steps[str(BATCHES[0])].parts
@@ -173,6 +178,25 @@ def measure(rounds: int) -> dict[str, Any]:
     return {"costs": asdict(costs), "checks": checks}
 
 
+def one_by_one() -> ProcessPoolExecutor:
+    """For each call a process of its own, with the libraries from the start: a second learner in one is slower."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kaizen.task", "benchmarks.measure"])
+    return ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1)
+
+
+def alone(setting: Setting) -> Found:
+    """A few steps of one kind, in one thread."""
+    import torch
+
+    from benchmarks import measure as m
+
+    m.quieten()
+    torch.set_num_threads(1)
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        return m.take_turns({"own": setting}, 2, 4)["own"]
+
+
 def read_costs(path: str) -> Costs:
     """Those that `--measure` wrote."""
     found = json.loads(Path(path).read_text())["costs"]
@@ -192,7 +216,7 @@ def main(argv: list[str]) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--measure", metavar="FILE", help="fit the model here and write it")
     what.add_argument("--costs", metavar="FILE", help="a fitted model")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each kind of step [5]")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each kind of step [3]")
     parser.add_argument("--tasks", type=int, nargs="+", default=[5, 10, 100], help="[5 10 100]")
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 8, 64], help="[1 2 8 64]")
     parser.add_argument("--images", type=int, default=50_000, help="training images [50000]")
@@ -206,9 +230,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--crowding", type=float, help="1 where each device has its own memory [as measured]")
     options = parser.parse_args(argv)
     if options.measure:
-        import torch
-
-        torch.set_num_threads(1)
         result = measure(options.rounds)
         Path(options.measure).write_text(json.dumps(result, indent=2) + "\n")
         for name, check in result["checks"].items():
