@@ -22,7 +22,6 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,6 +34,8 @@ from benchmarks.command import as_tasks_run
 from benchmarks.setting import CLASSES, TEST_IMAGES_PER_CLASS, Setting
 
 if TYPE_CHECKING:
+    from multiprocessing.pool import Pool
+
     from benchmarks.measure import Found
 
 BATCHES, HELD_OUT = (64, 128, 256), 192
@@ -152,7 +153,7 @@ def measure(rounds: int) -> dict[str, Any]:
     settings = {f"{batch}": replace(base, batch_size=batch) for batch in (*BATCHES, HELD_OUT)}
     settings |= {"late": replace(base, task_idx=LATE), "first": replace(base, task_idx=0)}
     with one_by_one() as pool:
-        turns = [{name: pool.submit(alone, each).result() for name, each in settings.items()} for _ in range(rounds)]
+        turns = [{name: pool.apply(alone, (each,)) for name, each in settings.items()} for _ in range(rounds)]
     steps = {name: typical([found[name].step for found in turns]) for name in settings}
     looks = {name: typical([found[name].validation for found in turns]) for name in settings}
     names = steps[str(BATCHES[0])].parts
@@ -178,11 +179,11 @@ def measure(rounds: int) -> dict[str, Any]:
     return {"costs": asdict(costs), "checks": checks}
 
 
-def one_by_one() -> ProcessPoolExecutor:
+def one_by_one() -> Pool:
     """For each call a process of its own, with the libraries from the start: a second learner in one is slower."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["kaizen.task", "benchmarks.measure"])
-    return ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1)
+    return context.Pool(1, maxtasksperchild=1)
 
 
 def alone(setting: Setting) -> Found:
