@@ -16,11 +16,11 @@ sys.path.insert(0, str(ROOT))
 
 from kaizen.compare import read_study  # noqa: E402
 from kaizen.files import atomic_write_text  # noqa: E402
+from kaizen.metrics import HEADLINE  # noqa: E402
 from kaizen.report import save_figure  # noqa: E402
 from kaizen.study import Stat, Study  # noqa: E402
 from kaizen.study_bars import accuracy_bars  # noqa: E402
 from kaizen.study_plots import accuracy_over_tasks  # noqa: E402
-from kaizen.study_tables import SHORT  # noqa: E402
 
 ROWS = ROOT / "bash_files" / "study_cifar10_cpu"
 NAMES = {"mocov2plus": "MoCo v2+", "simclr": "SimCLR", "byol": "BYOL", "vicreg": "VICReg"}
@@ -59,7 +59,7 @@ def table_of(study: Study) -> list[str]:
     order = {name: place for place, name in enumerate(NAMES)}
     for group in sorted(study.groups, key=lambda one: order[one.method]):
         classifier = group.heads["classifier"].metrics
-        cells = [_text(classifier[name]) for name in SHORT]
+        cells = [_text(classifier[name]) for name in HEADLINE]
         features = _text(group.heads["knn"].metrics["final_accuracy"])
         name = f"**{group.arm}**" if group.arm == "Kaizen" else group.arm
         lines.append(f"| {' | '.join([NAMES[group.method], name, str(len(group.runs)), *cells, features])} |")

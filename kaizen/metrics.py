@@ -121,6 +121,7 @@ METRICS: dict[str, Callable[[Matrix, Row | None], float | None]] = {
     "backward_transfer": backward_transfer,
     "forward_transfer": forward_transfer,
 }
+HEADLINE = ("final_accuracy", "continual_accuracy", "forgetting")  # to see first; 80 columns have room for them
 
 
 def summarize(matrix: Matrix, baseline: Row | None) -> dict[str, float | None]:

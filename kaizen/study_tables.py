@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from kaizen.metrics import METRICS
+from kaizen.metrics import HEADLINE, METRICS
 from kaizen.report import empty_table
 from kaizen.runs import Run
 from kaizen.study import Group, Stat, Study, seeds_text
@@ -17,7 +17,6 @@ from kaizen.study import Group, Stat, Study, seeds_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-SHORT = ("final_accuracy", "continual_accuracy", "forgetting")  # what a terminal of 80 columns has room for
 PLUS_MINUS = r"\pm"
 LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -45,11 +44,12 @@ def show(study: Study, head: str, console: Console) -> None:
     """Print one head's metrics by group, and the notes, within 80 columns where the labels allow it."""
     from rich.markup import escape
 
-    table = empty_table(f"{head}: mean ± sd over runs", "group", "n", *(name.replace("_", "\n") for name in SHORT))
+    table = empty_table(f"{head}: mean ± sd over runs", "group", "n", *(name.replace("_", "\n") for name in HEADLINE))
     table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
     for group in study.having(head):
         metrics = group.heads[head].metrics
-        table.add_row(escape(group.label), str(_runs_with(group, head)), *(stat_text(metrics[name]) for name in SHORT))
+        stats = (stat_text(metrics[name]) for name in HEADLINE)
+        table.add_row(escape(group.label), str(_runs_with(group, head)), *stats)
     console.print(table)
     for note in study.notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)

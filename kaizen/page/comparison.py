@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from kaizen.group_names import value_text
-from kaizen.metrics import METRICS
+from kaizen.metrics import HEADLINE, METRICS
 from kaizen.page.chart import MANY, Axes, Curve, Point, chart
 from kaizen.page.html import Content, Html, Section, grid, page, pairs, paragraph, table, tag, text
-from kaizen.page.scores import FIRST, FRACTIONS, column_of, heat_table, metric_meanings, number
+from kaizen.page.scores import FRACTIONS, column_of, heat_table, metric_meanings, number
 from kaizen.page.words import head_words, importance, metric_words, plain
 from kaizen.study import Group, Stat, Study, seeds_text
 from kaizen.study_tables import EXPLAINED
@@ -52,13 +52,15 @@ def _summary(study: Study) -> str:
 
 
 def _in_short(groups: Sequence[Group], head: str) -> Section:
-    columns: list[Content] = ["group", "n", *map(column_of, FIRST)]
-    ranges = {metric: _range(groups, head, metric) for metric in FIRST}
-    best = {(group.method, metric): _best(groups, group.method, head, metric) for group in groups for metric in FIRST}
+    columns: list[Content] = ["group", "n", *map(column_of, HEADLINE)]
+    ranges = {metric: _range(groups, head, metric) for metric in HEADLINE}
+    best = {
+        (group.method, metric): _best(groups, group.method, head, metric) for group in groups for metric in HEADLINE
+    }
     rows = []
     for group in groups:
         cells: list[Content] = [tag("td", group.heads[head].over_tasks[0].n, class_="count")]
-        for metric in FIRST:
+        for metric in HEADLINE:
             kind = "best" if best[group.method, metric] is group else None
             cells.append(tag("td", *_bar_and_text(group, head, metric, ranges[metric]), class_=kind))
         rows.append([group.label, *cells])
@@ -200,10 +202,10 @@ def _runs(study: Study, heads: Sequence[str]) -> Section:
     rows = []
     for group in study.groups:
         for run in group.runs:
-            found = run.heads[head].metrics if head in run.heads else dict.fromkeys(FIRST)
-            cells: list[Content] = [number(found[metric]) for metric in FIRST]
+            found = run.heads[head].metrics if head in run.heads else dict.fromkeys(HEADLINE)
+            cells: list[Content] = [number(found[metric]) for metric in HEADLINE]
             rows.append([run.experiment, group.label, seeds_text([run.seeds]), *cells])
-    columns: list[Content] = ["experiment", "group", "seed", *map(column_of, FIRST)]
+    columns: list[Content] = ["experiment", "group", "seed", *map(column_of, HEADLINE)]
     lead = f"Of the {plain(head)}. Where --split_seed is another than --seed, it stands behind the stroke."
     return Section("Every run", lead, [table("Every run", columns, rows, "tasks", wide=True)], "Runs")
 

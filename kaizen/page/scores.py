@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from kaizen.metrics import METRICS
+from kaizen.metrics import HEADLINE, METRICS
 from kaizen.page.chart import MANY, Axes, Curve, chart
 from kaizen.page.html import Content, Html, Section, big_number, grid, joined, pairs, scrolling, table, tag
 from kaizen.page.words import head_words, importance, metric_words, plain
 from kaizen.report import UNJUDGED, Results
 
-FIRST = ("final_accuracy", "continual_accuracy", "forgetting")
 DENSE = 10  # tasks; a larger matrix has smaller cells
 LONGEST_HEADING = 22  # characters of a task's name above a column
 FRACTIONS = "All accuracies are fractions: 0 is never right, 1 is always right."
@@ -69,7 +68,7 @@ def heat_table(
 def _first_figures(results: Results, head: str) -> Section:
     found, done, count = results["heads"][head], results["tasks_done"], results["num_tasks"]
     numbers = []
-    for name in FIRST:
+    for name in HEADLINE:
         words = metric_words(name)
         numbers.append(big_number(number(found[name]), plain(name), words.meaning, words.direction))
     so_far = f"all {count} tasks" if done == count else f"{done} of {count} tasks; the rest is not trained yet"
