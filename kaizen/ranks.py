@@ -227,9 +227,10 @@ def _whole_statistics(images: Tensor) -> tuple[Tensor, Tensor, float]:
         own = torch.cat([mean, var, mean.new_tensor([images.numel() / channels])])
     each = _placed(own[None], torch.tensor([rank]), world)
     means, variances, counts = each.split([channels, channels, 1], dim=1)
-    mean = (counts * means).sum(dim=0) / counts.sum()
-    var = (counts * (variances + (means - mean).square())).sum(dim=0) / counts.sum()
-    return mean, var, float(counts.sum())
+    total = counts.sum()
+    mean = (counts * means).sum(dim=0) / total
+    var = (counts * (variances + (means - mean).square())).sum(dim=0) / total
+    return mean, var, float(total)
 
 
 class _Normalised(torch.autograd.Function):
