@@ -170,9 +170,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         raise UsageError("--script is missing; name the experiment's script: --script bash_files/NAME.sh")
     options.arm = checked_arms(options.arm)
     options.set = [changed_flag("--set", text) for text in options.set]
+    options.slots = slurm.whole("slots", options.slots, "of runs at a time: --slots 4")
     options.slurm = slurm.checked(options)
     if options.slurm is None:
-        options.slots, options.gpus = checked_slots(options.slots), checked_gpus(options.gpus)
+        options.gpus = checked_gpus(options.gpus)
     else:
         options.set = [*options.slurm.flags, *options.set]
     options.seeds = checked_seeds(options.seeds, {name for name, _ in options.set})
@@ -197,13 +198,6 @@ def checked_arms(texts: Sequence[Sequence[str]]) -> list[tuple[str, Changed]]:
         if folders[place] in folders[:place]:
             raise UsageError(f"--arm {shorten(name)}: its folder would be that of another arm; give it another name")
     return arms
-
-
-def checked_slots(text: str | None) -> int | None:
-    """Read --slots. Raises UsageError where it is no number of slots."""
-    if text is not None and not re.fullmatch("[1-9][0-9]{0,3}", text):
-        raise UsageError(f"--slots {shown(text)}: must be a whole number from 1 to 9999")
-    return None if text is None else int(text)
 
 
 def checked_gpus(text: str | None) -> list[int]:

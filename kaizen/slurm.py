@@ -133,7 +133,7 @@ def checked(options: argparse.Namespace) -> Asked | None:
     if gpus and tasks not in (None, gpus):
         raise UsageError(f"--tasks {tasks}: each of --gpus {gpus} has one process; leave --tasks out")
     if options.slots is not None and not options.array:
-        raise UsageError(f"--slots {shown(options.slots)}: jobs wait in SLURM's queue; leave it out, or add --array")
+        raise UsageError(f"--slots {options.slots}: jobs wait in SLURM's queue; leave it out, or add --array")
     for name, value in [*options.set, *(changed for _, flags in options.arm for changed in flags)]:
         if name in ("gpus", "num_nodes"):
             where = shown(f"{name}={value}")
@@ -149,7 +149,7 @@ def checked(options: argparse.Namespace) -> Asked | None:
         minutes=minutes(options.hours),
         requeue=options.requeue,
         array=options.array,
-        at_once=whole("slots", options.slots, "of runs at a time: --slots 4"),
+        at_once=options.slots,
     )
 
 
