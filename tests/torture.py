@@ -2,9 +2,10 @@
 
     python tests/torture.py [--kills 51] [--seed 0] [--methods mocov2plus byol swav] [--processes 1] [--folder DIR]
 
-Every method is trained undisturbed once; then it is started, killed (SIGKILL for all its processes, SIGTERM or SIGINT
-for the one that was started) and started again until it ends, in new folders until its share of the kills is used up.
-With several --processes, that share each step, every other SIGKILL is for one of them alone.
+Every method is trained undisturbed once; then it is started, killed (SIGKILL for all its processes; SIGTERM or SIGINT
+for the one that was started, or every other time for all, as SLURM and a terminal do) and started again until it ends,
+in new folders until its share of the kills is used up. With several --processes, that share each step, every other
+SIGKILL is for one of them alone.
 Weights, results and logged values must be the same to the last bit. Prints a line per kill; exits 1 at a difference.
 """
 
@@ -97,7 +98,7 @@ def kill_until_it_ends(
     """How many kills one run took, at most `most`; None where it ended in another way."""
     for used in range(most + 1):
         moment = (chance.uniform(0, duration), chance.choice(HOW)) if used < most else None
-        status = run(command, folder, moment, shared and used % 2 == 1)
+        status = run(command, folder, moment, other=used % 2 == 1, shared=shared)
         if status == 0:
             return used
         if moment is None or status not in (128 + moment[1], -moment[1]):
@@ -121,8 +122,14 @@ def command_of(method: str, base: Path) -> list[str]:
     return [sys.executable, "main_continual.py", *flags.split(), *changed.split()]
 
 
-def run(command: list[str], folder: Path, moment: tuple[float, signal.Signals] | None = None, one: bool = False) -> int:
-    """Run a command in an experiment's folder, at some moment with a signal; its exit status."""
+def run(
+    command: list[str],
+    folder: Path,
+    moment: tuple[float, signal.Signals] | None = None,
+    other: bool = False,
+    shared: bool = False,
+) -> int:
+    """Run a command in an experiment's folder, at some moment with a signal, in one way or the other; its exit status."""
     with Path(f"{folder}.log").open("a") as out:
         command = [*command, "--experiment_dir", folder.name]
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
@@ -132,10 +139,11 @@ def run(command: list[str], folder: Path, moment: tuple[float, signal.Signals] |
             if moment is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
-        if moment[1] == signal.SIGKILL and one and (training := processes_of(folder)):
+        dies = moment[1] == signal.SIGKILL
+        if dies and other and shared and (training := processes_of(folder)):
             os.kill(training[-1], signal.SIGKILL)
-        elif moment[1] == signal.SIGKILL:
-            os.killpg(process.pid, signal.SIGKILL)  # the power is gone: for all processes at once
+        elif dies or other:
+            os.killpg(process.pid, moment[1])  # the power is gone, for all processes at once; or all are told
         else:
             process.send_signal(moment[1])
         return process.wait(timeout=PATIENCE)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Thread
 from typing import Any
 
 import torch
@@ -230,6 +232,20 @@ def _loader_of(
 
 
 def _obey_the_trainer(worker: int) -> None:
-    """A loader process has inherited the trainer's way with signals; it must end when it is told to, and only then."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """A loader process has inherited the trainer's way with signals; it must end when it is told to, and only then.
+
+    SLURM, systemd and `kill -TERM -GROUP` send SIGTERM to every process of a run. The trainer saves and ends; for that
+    it needs its loaders a little longer.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS does not say who has sent a signal
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told_by(trainer: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import multiprocessing
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,23 @@ def test_loader_processes_read_large_images(tmp_path: Path) -> None:
     data.paths[2].write_bytes(b"no image")
     with pytest.raises(UsageError, match=str(data.paths[2])):
         list(loader)
+
+
+def test_loader_processes_end_when_the_trainer_says_so_and_only_then(tmp_path: Path) -> None:
+    data = image_folder(class_folders(tmp_path, [8], sizes=[(100, 100)]) / "train", "--train_dir")
+    loader = training_loader(data, torch.arange(8), CROPS, batch_size=1, num_workers=2, seed=0)
+    others = multiprocessing.active_children()
+    batches = iter(loader)
+    next(batches)
+    workers = [process for process in multiprocessing.active_children() if process not in others]
+    for worker in workers:  # from another process, as SLURM does
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    assert len(list(batches)) == 7
+    assert [worker.is_alive() for worker in workers] == [True, True]
+    for worker in workers:
+        worker.terminate()
+        worker.join(timeout=20)
+        assert worker.exitcode == 0
 
 
 def test_batches_lie_where_the_images_are_and_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
