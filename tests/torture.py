@@ -129,7 +129,7 @@ def run(
     other: bool = False,
     shared: bool = False,
 ) -> int:
-    """Run a command in an experiment's folder, at some moment with a signal, in one way or the other; its exit status."""
+    """Run a command in an experiment's folder, at some moment with a signal in one way or the other; its status."""
     with Path(f"{folder}.log").open("a") as out:
         command = [*command, "--experiment_dir", folder.name]
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
