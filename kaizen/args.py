@@ -143,7 +143,7 @@ class Args:
         "auto", "gpu: refuse without CUDA; cpu: leave CUDA alone; auto, and ddp of the published scripts: CUDA or CPU",
         RUN, choices=("auto", "gpu", "cpu", "ddp"), free=True,
     )  # fmt: skip
-    precision: str = flag("32", "16 is fp16 mixed on CUDA", RUN, choices=("16", "bf16", "32"))
+    precision: str = flag("32", "16 is fp16 mixed on CUDA, 64 double", RUN, choices=("16", "bf16", "32", "64"))
     compile: bool = flag(False, "compile encoders and views; pays off beyond some thousand steps a task", RUN)
     recompute: bool = flag(
         True, "ResNet-18 and -50 make maps again in the backward pass: less memory for some of the time", RUN, free=True

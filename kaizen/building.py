@@ -32,6 +32,7 @@ from kaizen.methods import build_method
 from kaizen.models.encoders import build_encoder
 from kaizen.models.heads import mlp
 from kaizen.plan import Data, active_terms, channel_statistics, probe_batch_size, probe_indices
+from kaizen.precision import weight_type
 from kaizen.progress import Progress
 from kaizen.ranks import Part, synchronised
 from kaizen.samples import Samples
@@ -68,7 +69,7 @@ def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearn
         views=views,
         probe_view=probe_view,
         eval_view=EvalTransform(image_size(args), *channel_statistics(args)),
-    )
+    ).to(weight_type(args.precision))
 
 
 def view_makers(args: Args) -> tuple[nn.Module, nn.Module]:
@@ -198,14 +199,14 @@ def build_judge(args: Args) -> pl.Trainer:
 
 def _trainer(args: Args, devices: int, **options: Any) -> pl.Trainer:
     cuda, here = uses_cuda(args), gpu_indices(args) if devices > 1 else gpu_indices(args)[:1]
-    precision = {"16": "16-mixed" if cuda else "32-true", "bf16": "bf16-mixed", "32": "32-true"}[args.precision]
+    names = {"16": "16-mixed" if cuda else "32-true", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
     return pl.Trainer(
         accelerator="gpu" if cuda else "cpu",
         devices=here if cuda else len(here),
         num_nodes=devices // len(here),
         strategy=sharing_strategy() if devices > 1 else "auto",
         use_distributed_sampler=False,  # kaizen.data.loaders shares out each batch
-        precision=precision,  # type: ignore[arg-type]
+        precision=names[args.precision],  # type: ignore[arg-type]
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -85,7 +85,7 @@ def run(argv: list[str]) -> None:
         print(f"note: {model.notice}")
     if model.head is None and not asked.features:
         raise UsageError(f"--checkpoint {asked.checkpoint}: has no classifier; use --features")
-    graph = Graph(model, asked.features, asked.classes).eval()
+    graph = Graph(model, asked.features, asked.classes).eval().float()
     proto = to_onnx(graph, model.image_size, asked.opset)
     describe(proto, model, asked)
     content = proto.SerializeToString()

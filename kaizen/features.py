@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kaizen.data.loaders import Batch
 from kaizen.files import atomic_path
 from kaizen.models.frozen import evaluating
+from kaizen.precision import float32
 from kaizen.published import read_weights
 
 
@@ -21,7 +22,7 @@ class Features:
     """What an encoder says of some images.
 
     Attributes:
-        feats: (N, D) float32, as the encoder gives them.
+        feats: (N, D) as the encoder gives them, float32 from half precision.
         targets: (N,) int64, -1 = unlabelled.
         indices: (N,) int64, into the image set.
     """
@@ -60,7 +61,7 @@ def extract_features(encoder: nn.Module, view: nn.Module, loader: Iterable[Batch
     with evaluating(encoder):
         for images, labels, chosen in loader:
             assert isinstance(images, Tensor)  # random crops are for training
-            feats.append(encoder(view(images.to(device))).float())
+            feats.append(float32(encoder(view(images.to(device)))))
             targets.append(labels.to(device))
             indices.append(chosen.to(device))
     return Features(torch.cat(feats), torch.cat(targets), torch.cat(indices))

@@ -21,7 +21,7 @@ from kaizen.knn import knn_correct
 from kaizen.linear import train_linear
 from kaizen.networks import HEADS, encoder_of, head_of
 from kaizen.plan import Data, channel_statistics, labelled_images
-from kaizen.precision import evaluation_precision
+from kaizen.precision import evaluation_precision, weight_type
 from kaizen.progress import watched
 from kaizen.protocols import Protocol
 
@@ -71,7 +71,9 @@ class Judge:
     def __init__(self, args: Args, data: Data, protocol: Protocol) -> None:
         self.args, self.data, self.protocol = args, data, protocol
         self.device = torch.device("cuda", gpu_index(args)) if uses_cuda(args) else torch.device("cpu")
-        self.view = EvalTransform(image_size(args), *channel_statistics(args)).to(self.device)
+        self.view = EvalTransform(image_size(args), *channel_statistics(args)).to(
+            self.device, weight_type(args.precision)
+        )
         if not (data.test.targets >= 0).any():
             raise UsageError(f"--dataset {args.dataset}: has no labelled test images to judge with")
 
@@ -129,7 +131,7 @@ class Judge:
                 f"{weights.flag} {weights.path}: its {self.protocol.name} head has {outputs} classes and "
                 f"{self.args.dataset} {self.data.num_classes}; give the --dataset it was trained on"
             )
-        return head.to(self.device)
+        return head.to(self.device, weight_type(self.args.precision))
 
     def _features(self, weights: Weights, prefix: str, split: str, title: str) -> Features:
         """Features of all test images, or of all labelled training images, from disk where they are kept."""

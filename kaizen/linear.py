@@ -73,7 +73,7 @@ def train_linear(train: Features, num_classes: int, args: Args, title: str) -> n
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(args.seed)
         head = mlp([train.feats.shape[1], *args.classifier_layers, num_classes])
-    head.to(train.feats.device)
+    head.to(train.feats)
     optimizer = build_optimizer(args, parameter_group("linear", head, args.lr, args.weight_decay))
     scheduler = build_scheduler(args, optimizer)
     batches = ShuffledBatches(len(train.feats), args.batch_size, args.seed)

@@ -12,6 +12,7 @@ from kaizen.checkpoint import load_part
 from kaizen.cli import image_size
 from kaizen.models.encoders import build_encoder
 from kaizen.models.heads import mlp
+from kaizen.precision import weight_type
 
 # Heads of a checkpoint: name -> where its weights stand, and those of the encoder that it looks at.
 HEADS = {
@@ -44,6 +45,7 @@ def encoder_of(args: Args, state: dict[str, Tensor], prefix: str, path: Path, fl
     try:
         with torch.device("meta"):  # the flags may claim any size: no memory before the weights are known to fit
             encoder, feature_dim = build_encoder(args.encoder, image_size(args), args.stem_padding, args.encoder_width)
+            encoder.to(weight_type(args.precision))
     except (RuntimeError, TypeError, OverflowError):  # beyond all numbers
         raise UsageError(f"{flag} {path}: --encoder_width {args.encoder_width:g} is too large; it is damaged") from None
     load_part(encoder, state, prefix, path, flag)
@@ -62,6 +64,6 @@ def head_of(state: dict[str, Tensor], prefix: str, path: Path, flag: str) -> tup
         raise UsageError(f"{flag} {path}: {prefix}* is not a head of linear layers; use the flags it was trained with")
     layers = [places[place] for place in sorted(places, key=int)]
     with torch.device("meta"):
-        head = mlp([layers[0].shape[1], *(len(layer) for layer in layers)])
+        head = mlp([layers[0].shape[1], *(len(layer) for layer in layers)]).to(layers[0].dtype)
     load_part(head, state, prefix, path, flag)
     return head, len(layers[-1])

@@ -1,4 +1,4 @@
-"""Half precision is for networks; what compares their outputs is computed in float32."""
+"""Half precision is for networks; what compares their outputs is computed in float32. Double is for all but views."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def evaluation_precision(precision: str, device: torch.device) -> torch.autocast
     kinds = {"16": torch.float16 if device.type == "cuda" else None, "bf16": torch.bfloat16}
     kind = kinds.get(precision)
     return torch.autocast(device.type, dtype=kind, enabled=kind is not None)
+
+
+def weight_type(precision: str) -> torch.dtype:
+    """How weights are kept, and images that networks see."""
+    return torch.float64 if precision == "64" else torch.float32
 
 
 def float32(value: T) -> T:

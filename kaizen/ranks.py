@@ -170,11 +170,11 @@ _DRAWN = _Drawn()
 
 
 def rand_rows(count: int, *shape: int, device: torch.device) -> Tensor:
-    """Uniform numbers in [0, 1), (count, *shape), for each of `count` images of this process."""
+    """Uniform float32 numbers in [0, 1), (count, *shape), for each of `count` images of this process."""
     part = _DRAWN.part
-    if part is None:
-        return torch.rand(count, *shape, device=device)
-    return torch.rand(part.total, *shape, device=device)[part.rows.to(device)]
+    rows = count if part is None else part.total
+    drawn = torch.rand(rows, *shape, device=device, dtype=torch.float32)
+    return drawn if part is None else drawn[part.rows.to(device)]
 
 
 # BatchNorm over the whole batch, or statistics that are the mean of those of all parts.

@@ -19,7 +19,7 @@ from kaizen.data.loaders import EVALUATION_BATCH
 from kaizen.data.views import EvalTransform
 from kaizen.networks import HEADS, encoder_of, head_of, heads_in
 from kaizen.plan import channel_statistics
-from kaizen.precision import evaluation_precision
+from kaizen.precision import evaluation_precision, weight_type
 from kaizen.trained_on import TrainedOn
 
 CLASSES = ("seen", "all")
@@ -76,7 +76,7 @@ class TrainedModel:
             self.head, (self.classifier, outputs) = head, head_of(state, prefix, path, flag)
         self.view = EvalTransform(self.image_size, *channel_statistics(args))
         for network in self._networks():
-            network.eval().requires_grad_(False)
+            network.to(weight_type(args.precision)).eval().requires_grad_(False)
 
         kept = checkpoint.get("trained_on")
         about = nameless(outputs) if kept is None else TrainedOn(**kept)

@@ -1,8 +1,8 @@
 """One process of three that share steps: `python tests/shared_steps.py RANK FOLDER`.
 
 For every method and every feature distiller it takes one step of the second task on its part of the same batch, with
-BatchNorm over the whole batch, and writes terms, mean gradients of the processes and buffers to FOLDER: with three
-processes, then with two, then alone.
+BatchNorm over the whole batch, in float32 and in float64, and writes terms, mean gradients of the processes and buffers
+to FOLDER: with three processes, then with two, then alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch.distributed as dist
 from helpers import PAIRS, batch_of, learner_of, tiny_encoder
 from torch import Tensor, nn
 
-from kaizen.building import share_out
+from kaizen.building import build_judge, share_out
 from kaizen.data.loaders import Batch, join
 from kaizen.learner import ContinualLearner
 from kaizen.models import encoders
@@ -25,16 +25,18 @@ from kaizen.seeds import draw_from
 
 # Every method and every distiller once.
 FEW = [pair for pair in PAIRS if pair[1] == "contrastive" or pair[0] == "swav"]
+PRECISIONS = {"32": 1e-5, "64": 1e-12}  # and how far processes may be from one alone, relative
 SIZES = {"task": 24, "replay": 12, "online": 18}
 FLAGS = ("--online_evaluation", "--momentum_classifier", "--distiller_classifier", "soft_label", "--replay")
 
 
-def taken(method: str, distiller: str, rank: int, world: int) -> dict[str, Any]:
+def taken(method: str, distiller: str, precision: str, rank: int, world: int) -> dict[str, Any]:
     """What one step gives: terms by name, gradients and buffers by name."""
-    learner = learner_of(*FLAGS, "--distiller", distiller, method=method, task_idx=1)
+    learner = learner_of(*FLAGS, "--distiller", distiller, "--precision", precision, method=method, task_idx=1)
     for parameter in learner.parameters():
         parameter.data.add_(0.02 * torch.randn_like(parameter))  # the teacher is another one now
-    smooth(learner)
+    if precision == "32":
+        smooth(learner)
     if world > 1:
         share_out(learner, SIZES, rank, world, sync_batchnorm=True)
     batch = {name: part(batch_of(size, seed=seed), rank, world) for seed, (name, size) in enumerate(SIZES.items())}
@@ -45,7 +47,8 @@ def taken(method: str, distiller: str, rank: int, world: int) -> dict[str, Any]:
     learner.method.start_task(iter([(views, indices)]), num_images=36)
     learner.method.start_epoch(0)
     draw_from(5, 1, 0)
-    out = learner.training_step(batch, 0)
+    with build_judge(learner.args).precision_plugin.train_step_context():
+        out = learner.training_step(batch, 0)
     out["loss"].backward()
     learner.method.after_batch(out["out"])
     return {"terms": learner.meter.flush(), "gradients": mean_gradients(learner, world), "buffers": buffers(learner)}
@@ -88,7 +91,11 @@ def main(rank: int, folder: Path) -> None:
             break
         if world > 1:
             dist.init_process_group("gloo", f"file://{folder}/meet{world}", rank=rank, world_size=world)
-        steps = {f"{method} {distiller}": taken(method, distiller, rank, world) for method, distiller in FEW}
+        steps = {
+            f"{method} {distiller} {precision}": taken(method, distiller, precision, rank, world)
+            for method, distiller in FEW
+            for precision in PRECISIONS
+        }
         torch.save(steps, folder / f"rank{rank}of{world}")
         if world > 1:
             dist.barrier()  # no one leaves while another still talks to it

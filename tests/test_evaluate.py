@@ -369,9 +369,13 @@ def test_as_a_program(tmp_path: Path) -> None:
     assert done.returncode == 2 and done.stderr.startswith("error: --experiment ") and done.stdout == ""
 
 
-def test_half_precision_as_in_training(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ("--num_tasks", "3", "--precision", "bf16", "--online_evaluation")
+@pytest.mark.parametrize("precision", ["bf16", "64"])
+def test_the_precision_of_the_training(
+    precision: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--num_tasks", "3", "--precision", precision, "--online_evaluation")
     run_experiment(command_line("--data_dir", str(trained / "data"), *flags, dataset="custom"), tmp_path / "run")
     for protocol in ("classifier", "online"):
         evaluated(tmp_path / "run", "--protocol", protocol)
     assert capsys.readouterr().out.count("(the training found the same)") == 6
+    assert evaluated(tmp_path / "run", *LINEAR)["heads"]["linear"]["final_accuracy"] > 0.3

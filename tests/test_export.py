@@ -52,7 +52,7 @@ def outputs(path: Path, levels: torch.Tensor) -> dict[str, torch.Tensor]:
 RESNETS = [("resnet9", "--encoder_width", "0.25"), pytest.param(("resnet18",), marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("encoder", [("tiny",), *RESNETS])
+@pytest.mark.parametrize("encoder", [("tiny",), ("tiny", "--precision", "64"), *RESNETS])
 def test_the_file_computes_what_the_model_does(
     encoder: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

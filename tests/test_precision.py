@@ -1,4 +1,4 @@
-"""Mixed precision: networks in half, losses in float32."""
+"""Half precision: networks in half, losses in float32. Double precision: both in double."""
 
 from __future__ import annotations
 
@@ -181,8 +181,9 @@ def test_in_float32_gives_autocast_back_even_after_an_error() -> None:
 
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("method", ["barlow_twins", "deepclusterv2", "dino", "mocov2plus", "wmse"])
-def test_two_tasks_in_bfloat16(tmp_path: Path, method: str) -> None:
-    flags = ["--precision", "bf16", "--num_tasks", "2", "--replay", "--online_evaluation", "--momentum_classifier"]
+@pytest.mark.parametrize(("precision", "kept"), [("bf16", torch.float32), ("64", torch.float64)])
+def test_two_tasks(tmp_path: Path, method: str, precision: str, kept: torch.dtype) -> None:
+    flags = ["--precision", precision, "--num_tasks", "2", "--replay", "--online_evaluation", "--momentum_classifier"]
     flags += ["--distiller", "contrastive", "--distiller_classifier", "soft_label", "--log_every_n_steps", "1"]
     experiment = run_experiment(command_line(*flags, method=method), tmp_path)
     for task in (0, 1):
@@ -190,6 +191,6 @@ def test_two_tasks_in_bfloat16(tmp_path: Path, method: str) -> None:
         values = [value for row in rows for name, value in row.items() if name.startswith("train/") and value]
         assert values and all(math.isfinite(float(value)) for value in values)
     state = load_task(experiment.checkpoint(1), "--flag")["state"]
-    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {kept}
     wanted = {"mocov2plus": {"queue", "momentum"}, "dino": {"momentum"}}.get(method, set())
     assert wanted <= {name.split(".")[1] for name in state}

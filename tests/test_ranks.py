@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import PAIRS
-from shared_steps import FEW
+from shared_steps import FEW, PRECISIONS
 
 from kaizen.data.loaders import ShuffledBatches
 from kaizen.ranks import Part, rand_rows, share_of
@@ -35,23 +35,25 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("precision", "near"), PRECISIONS.items())
 @pytest.mark.parametrize("world", [2, 3])
 def test_losses_gradients_and_memories_are_those_of_one_process(
-    world: int, steps: dict[int, list[dict[str, Any]]]
+    world: int, precision: str, near: float, steps: dict[int, list[dict[str, Any]]]
 ) -> None:
     ranks, (alone,) = steps[world], steps[1]
-    pairs = {f"{method} {distiller}" for method, distiller in FEW}
     assert {name for pair in FEW for name in pair} == {name for pair in PAIRS for name in pair}
-    assert all(rank.keys() == pairs for rank in ranks)
-    for pair in sorted(pairs):
+    assert all(rank.keys() == alone.keys() for rank in ranks)
+    for pair in [f"{method} {distiller} {precision}" for method, distiller in FEW]:
         one = alone[pair]
         for found in (rank[pair] for rank in ranks):
-            assert found["terms"] == pytest.approx(one["terms"], rel=1e-5, abs=1e-6), pair
+            assert found["terms"] == pytest.approx(one["terms"], rel=near, abs=near / 10), pair
             assert found["gradients"].keys() == one["gradients"].keys(), pair
             mine, theirs = (torch.cat([g.flatten() for g in each["gradients"].values()]) for each in (found, one))
-            assert float((mine - theirs).norm()) <= 1e-5 * float(theirs.norm()), pair
+            assert float((mine - theirs).norm()) <= near * float(theirs.norm()), pair
             for name, value in one["buffers"].items():
-                torch.testing.assert_close(found["buffers"][name], value, rtol=1e-5, atol=3e-5, msg=f"{pair} {name}")
+                torch.testing.assert_close(
+                    found["buffers"][name], value, rtol=near, atol=3 * near, msg=f"{pair} {name}"
+                )
         for name, value in ranks[0][pair]["buffers"].items():
             assert all(torch.equal(value, rank[pair]["buffers"][name]) for rank in ranks), f"{pair} {name}"
 

@@ -39,8 +39,11 @@ DIGITS = [
     *("--replay", "--replay_proportion", "0.05", "--classifier_lr", "0.05"),
     *("--online_evaluation", "--online_eval_batchnorm", "frozen", "--log_every_n_steps", "1"),
 ]
-# From step to step a difference in the last bit grows; at a rate of .001 one test image in 175 gets another label.
-SHORT = [*DIGITS, "--num_tasks", "2", "--max_epochs", "1", "--lr", "0.0001"]
+TWO_TASKS = [*DIGITS, "--num_tasks", "2"]
+# From step to step a difference in the last bit grows: in float32, at a rate of .001, one test image in 175 gets
+# another label. In float64 it stays small enough at the rates of real runs.
+SHORT = [*TWO_TASKS, "--max_epochs", "1", "--lr", "0.0001"]
+REAL = [*TWO_TASKS, "--max_epochs", "3", "--lr", "0.4", "--online_eval_classifier_lr", "0.05", "--precision", "64"]
 LONG = [
     *DIGITS,
     "--num_tasks",
@@ -180,6 +183,21 @@ def test_several_processes_and_nodes_end_where_one_process_does(tmp_path: Path, 
         for row, expected in zip(rows, alone, strict=True):  # rounding adds up from step to step
             terms = [name for name in row if "_acc" not in name]
             assert [row[name] for name in terms] == pytest.approx([expected[name] for name in terms], rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_at_the_rate_of_a_real_run_processes_end_where_one_does(tmp_path: Path) -> None:
+    folders = {world: tmp_path / f"of{world}" for world in SAME_BATCHES}
+    for world, folder in folders.items():
+        forked(folder, [*REAL, *SAME_BATCHES[world]], world)
+    alone = logged(folders[1])
+    losses = [row["train/ssl"] for row in alone if "train/ssl" in row]
+    assert losses[-1] < 0.95 * losses[0]  # the weights have moved
+    for world in (2, 3):
+        assert matrices(folders[world]) == matrices(folders[1])
+        for row, expected in zip(logged(folders[world]), alone, strict=True):
+            assert row == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.slow

@@ -234,8 +234,9 @@ def test_models_that_cannot_be_used(digits: Path, tmp_path: Path) -> None:
     assert "is not a head of linear layers" in refusal(changed(end, tmp_path, state=bias))
 
 
-def test_half_precision_as_in_training(tmp_path: Path) -> None:
-    run_experiment(command_line("--precision", "bf16", "--num_tasks", "1"), tmp_path / "run")
+@pytest.mark.parametrize("precision", ["bf16", "64"])
+def test_the_precision_of_the_training(precision: str, tmp_path: Path) -> None:
+    run_experiment(command_line("--precision", precision, "--num_tasks", "1"), tmp_path / "run")
     images, tasks = test_images(tmp_path / "run")
     found = kaizen.load(tmp_path / "run").predict(images.read(range(len(images)), ()))  # type: ignore[arg-type]
     assert accuracies(found.labels, images.targets, tasks) == written(tmp_path / "run", 0, "classifier")
