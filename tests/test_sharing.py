@@ -43,7 +43,7 @@ TWO_TASKS = [*DIGITS, "--num_tasks", "2"]
 # From step to step a difference in the last bit grows: in float32, at a rate of .001, one test image in 175 gets
 # another label. In float64 it stays small enough at the rates of real runs.
 SHORT = [*TWO_TASKS, "--max_epochs", "1", "--lr", "0.0001"]
-REAL = [*TWO_TASKS, "--max_epochs", "3", "--lr", "0.4", "--online_eval_classifier_lr", "0.05", "--precision", "64"]
+REAL = [*TWO_TASKS, "--max_epochs", "3", "--lr", "0.4", "--precision", "64"]
 LONG = [
     *DIGITS,
     "--num_tasks",
@@ -125,23 +125,22 @@ def forked(folder: Path, flags: Sequence[str], world: int) -> None:
     Experiment.start(folder, flags_of(args), data.split.classes, data.task_names)
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["kaizen.task"])
-    ports = [free_port() for _ in range(args.num_tasks)]
-    ranks = [processes.Process(target=take_part, args=(folder, rank, world, ports)) for rank in range(world)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(timeout=200)
-        assert process.exitcode == 0
+    for task in range(args.num_tasks):  # the next one needs what the leading process writes last
+        port = free_port()
+        ranks = [processes.Process(target=take_part, args=(folder, task, rank, world, port)) for rank in range(world)]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(timeout=200)
+            assert process.exitcode == 0
 
 
-def take_part(folder: Path, rank: int, world: int, ports: list[int]) -> None:
-    """One process, as torchrun has it."""
+def take_part(folder: Path, task: int, rank: int, world: int, port: int) -> None:
+    """One process of a task, as torchrun has it."""
     torch.set_num_threads(1)
-    for task, port in enumerate(ports):
-        if world > 1:
-            os.environ |= Seat(rank, world, rank, world, 0, "127.0.0.1", port).environment(port)
-        if kaizen.task.main([str(folder), str(task)]) != 0:
-            sys.exit(1)
+    if world > 1:
+        os.environ |= Seat(rank, world, rank, world, 0, "127.0.0.1", port).environment(port)
+    sys.exit(kaizen.task.main([str(folder), str(task)]))
 
 
 HALF = ("--batch_size", "96", "--replay_batch_size", "12", "--sync_batchnorm")
@@ -192,8 +191,6 @@ def test_at_the_rate_of_a_real_run_processes_end_where_one_does(tmp_path: Path) 
     for world, folder in folders.items():
         forked(folder, [*REAL, *SAME_BATCHES[world]], world)
     alone = logged(folders[1])
-    losses = [row["train/ssl"] for row in alone if "train/ssl" in row]
-    assert losses[-1] < 0.95 * losses[0]  # the weights have moved
     for world in (2, 3):
         assert matrices(folders[world]) == matrices(folders[1])
         for row, expected in zip(logged(folders[world]), alone, strict=True):
