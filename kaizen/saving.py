@@ -94,13 +94,13 @@ class Saved:
 
     def write(self, trainer: pl.Trainer) -> Path:
         """Save where the trainer stands; older ones go once it is on the disk."""
-        self.folder.mkdir(exist_ok=True)
-        for cut_off in self.folder.glob(".*.tmp"):
-            cut_off.unlink()
         newest = self.folder / f"step{trainer.global_step:09d}.ckpt"
         if not trainer.is_global_zero:
             trainer.save_checkpoint(newest)  # waits for the leading process, which alone writes
             return newest
+        self.folder.mkdir(exist_ok=True)
+        for cut_off in self.folder.glob(".*.tmp"):
+            cut_off.unlink()
         with atomic_path(newest) as temporary:
             trainer.save_checkpoint(temporary)
         for path in self.paths()[KEPT:]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from kaizen.cli import flags_of, read_args
 from kaizen.experiment import Experiment
 from kaizen.files import read_json
 from kaizen.plan import open_data
-from kaizen.saving import Stop, Stopped
+from kaizen.saving import Saved, Stop, Stopped
 from kaizen.task import run_task
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -89,3 +90,16 @@ def test_stopped_anywhere_the_end_is_the_same(method: str, workers: int, tmp_pat
     stopped = start(argv, tmp_path / "stopped")
     assert finish(stopped, [StopsAt(3), StopsAt(9), StopsAt(4), StopsAt(7), StopsAt(1), StopsAt(6)]) == 6
     compare(whole, stopped)
+
+
+def test_what_was_cut_off_goes_but_not_what_the_leading_process_is_writing(tmp_path: Path) -> None:
+    def write(path: Path) -> None:
+        path.write_text("whole")
+
+    half = tmp_path / ".step000000003.ckpt.0a1b2c3d.tmp"
+    half.touch()
+    follower = SimpleNamespace(global_step=4, is_global_zero=False, save_checkpoint=lambda path: None)
+    assert Saved(tmp_path).write(follower).name == "step000000004.ckpt"  # type: ignore[arg-type]
+    assert [*tmp_path.iterdir()] == [half]
+    leader = SimpleNamespace(global_step=4, is_global_zero=True, save_checkpoint=write)
+    assert [Saved(tmp_path).write(leader)] == [*tmp_path.iterdir()]  # type: ignore[arg-type]
