@@ -58,7 +58,8 @@ def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearn
             return None
         return build_distiller(kind, prefixes, dim, args.method_flags, method.teaching_prototypes)
 
-    views, probe_view = view_makers(args) if args.augment_on == "device" else (ReadyViews(), nn.Identity())
+    dtype = weight_type(args.precision)
+    views, probe_view = view_makers(args) if args.augment_on == "device" else (ReadyViews(dtype), nn.Identity())
     return ContinualLearner(
         args,
         method,
@@ -69,7 +70,7 @@ def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearn
         views=views,
         probe_view=probe_view,
         eval_view=EvalTransform(image_size(args), *channel_statistics(args)),
-    ).to(weight_type(args.precision))
+    ).to(dtype)
 
 
 def view_makers(args: Args) -> tuple[nn.Module, nn.Module]:

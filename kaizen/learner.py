@@ -22,7 +22,6 @@ from kaizen.losses import labelled_cross_entropy
 from kaizen.methods import Output, SSLMethod, full_crops
 from kaizen.models.frozen import FrozenModel, evaluating
 from kaizen.optim import Groups, build_optimizer, build_scheduler, parameter_group, scaled_lr
-from kaizen.precision import float32
 from kaizen.ranks import Share, united
 from kaizen.seeds import EPOCH, START, STEP, draw_from
 
@@ -77,7 +76,7 @@ class ContinualLearner(pl.LightningModule):
         self.strict_loading = False  # inside a task the teacher is in no checkpoint: see kaizen.saving
         self.test_tasks: list[Tensor] = []  # for each task, the indices of its test images
         self.correct: dict[str, Tensor] = {}  # head -> one bool per test image
-        self.test_feats: list[Tensor] = []  # of the encoder, batch by batch
+        self.test_feats: list[Tensor] = []  # of the encoder, batch by batch, as it gives them
         self.looked_after = -1  # the optimiser step after which the test images were last looked at
 
     def keep_teacher(self) -> None:
@@ -171,8 +170,7 @@ class ContinualLearner(pl.LightningModule):
         """One epoch of the task's batches, made ready as in a training step: views, and indices into the image set."""
         loaders = self.trainer.train_dataloader.items()  # type: ignore[union-attr]
         for batch in one_epoch({name: loader for name, loader in loaders if name != "online"}):
-            ready = self.trainer.precision_plugin.convert_input(batch)
-            images, _, indices = join(self.trainer.strategy.batch_to_device(ready, self.device))
+            images, _, indices = join(self.trainer.strategy.batch_to_device(batch, self.device))
             with self.shares["training"].drawing():
                 views = self.views(images)
             yield views, indices
@@ -243,7 +241,7 @@ class ContinualLearner(pl.LightningModule):
         images, targets, indices = batch
         total = self.trainer.val_dataloaders.dataset.images.targets  # type: ignore[union-attr]
         feats, heads = self.look(self.eval_view(images))
-        self.test_feats.append(float32(feats))
+        self.test_feats.append(feats)
         for head, logits in heads.items():
             correct = self.correct.setdefault(head, torch.zeros(len(total), dtype=torch.bool, device=self.device))
             correct[indices] = logits.argmax(dim=1) == targets

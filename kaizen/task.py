@@ -41,6 +41,7 @@ from kaizen.logs import mean_by_task
 from kaizen.memory import remember, remembered
 from kaizen.page.report import write_report
 from kaizen.plan import Data, open_data, probe_indices
+from kaizen.precision import float32
 from kaizen.ranks import share_of
 from kaizen.report import draw_plots, write
 from kaizen.saving import Saved, Saving, Stop, Stopped
@@ -216,7 +217,7 @@ def judge(
 def test_features(learner: ContinualLearner, data: Data) -> Features:
     """What the encoder said of all test images when the learner last looked at them."""
     everything = torch.arange(len(data.test), device=learner.device)
-    return Features(torch.cat(learner.test_feats), data.test.targets.to(learner.device), everything)
+    return Features(float32(torch.cat(learner.test_feats)), data.test.targets.to(learner.device), everything)
 
 
 def main(argv: list[str]) -> int:

@@ -180,10 +180,30 @@ def test_in_float32_gives_autocast_back_even_after_an_error() -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize("method", ["barlow_twins", "deepclusterv2", "dino", "mocov2plus", "wmse"])
-@pytest.mark.parametrize(("precision", "kept"), [("bf16", torch.float32), ("64", torch.float64)])
-def test_two_tasks(tmp_path: Path, method: str, precision: str, kept: torch.dtype) -> None:
-    flags = ["--precision", precision, "--num_tasks", "2", "--replay", "--online_evaluation", "--momentum_classifier"]
+@pytest.mark.parametrize(
+    ("method", "precision", "place", "kept"),
+    [
+        ("barlow_twins", "bf16", "device", torch.float32),
+        ("deepclusterv2", "bf16", "device", torch.float32),
+        ("dino", "bf16", "device", torch.float32),
+        ("mocov2plus", "bf16", "device", torch.float32),
+        ("wmse", "bf16", "device", torch.float32),
+        ("deepclusterv2", "64", "workers", torch.float64),
+        ("wmse", "64", "device", torch.float64),
+    ],
+)
+def test_two_tasks(tmp_path: Path, method: str, precision: str, place: str, kept: torch.dtype) -> None:
+    flags = [
+        "--precision",
+        precision,
+        "--augment_on",
+        place,
+        "--num_tasks",
+        "2",
+        "--replay",
+        "--online_evaluation",
+        "--momentum_classifier",
+    ]
     flags += ["--distiller", "contrastive", "--distiller_classifier", "soft_label", "--log_every_n_steps", "1"]
     experiment = run_experiment(command_line(*flags, method=method), tmp_path)
     for task in (0, 1):

@@ -65,8 +65,8 @@ class ViewTransform(nn.Module):
     def __init__(self, options: ViewOptions) -> None:
         super().__init__()
         self.options = options
-        self.register_buffer("mean", torch.tensor(options.mean), persistent=False)
-        self.register_buffer("std", torch.tensor(options.std), persistent=False)
+        self.register_buffer("mean", torch.tensor(options.mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(options.std, dtype=torch.float32), persistent=False)
 
     @torch.no_grad()
     def forward(self, images: Images) -> Tensor:
@@ -136,11 +136,15 @@ class Views(nn.Module):
 
 
 class ReadyViews(nn.Module):
-    """The views as they come, where loader processes have made them."""
+    """The views as they come, where loader processes have made them, in the dtype that the networks have."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
 
     def forward(self, views: list[Tensor]) -> list[Tensor]:
         """Views (B, 3, size, size), which joining batches may have laid out otherwise, in channels_last."""
-        return _in_channels_last(views)
+        return _in_channels_last([view.to(self.dtype) for view in views])
 
 
 def _in_channels_last(views: list[Tensor]) -> list[Tensor]:
@@ -156,8 +160,8 @@ class EvalTransform(nn.Module):
     def __init__(self, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.size = size
-        self.register_buffer("mean", torch.tensor(mean), persistent=False)
-        self.register_buffer("std", torch.tensor(std), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
