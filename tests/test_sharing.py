@@ -130,9 +130,13 @@ def forked(folder: Path, flags: Sequence[str], world: int) -> None:
         ranks = [processes.Process(target=take_part, args=(folder, task, rank, world, port)) for rank in range(world)]
         for process in ranks:
             process.start()
-        for process in ranks:
-            process.join(timeout=200)
-            assert process.exitcode == 0
+        try:
+            for process in ranks:
+                process.join(timeout=200)
+                assert process.exitcode == 0
+        finally:
+            for process in ranks:
+                process.kill()
 
 
 def take_part(folder: Path, task: int, rank: int, world: int, port: int) -> None:
