@@ -125,13 +125,13 @@ class Judge:
 
     def _head(self, weights: Weights, prefix: str) -> nn.Module:
         """A head of the checkpoint that is for the classes of the data."""
-        head, outputs = head_of(weights.state, prefix, weights.path, weights.flag)
+        head, outputs = head_of(self.args, weights.state, prefix, weights.path, weights.flag)
         if outputs != self.data.num_classes:
             raise UsageError(
                 f"{weights.flag} {weights.path}: its {self.protocol.name} head has {outputs} classes and "
                 f"{self.args.dataset} {self.data.num_classes}; give the --dataset it was trained on"
             )
-        return head.to(self.device, weight_type(self.args.precision))
+        return head.to(self.device)
 
     def _features(self, weights: Weights, prefix: str, split: str, title: str) -> Features:
         """Features of all test images, or of all labelled training images, from disk where they are kept."""

@@ -52,8 +52,10 @@ def encoder_of(args: Args, state: dict[str, Tensor], prefix: str, path: Path, fl
     return encoder.to(memory_format=torch.channels_last), feature_dim
 
 
-def head_of(state: dict[str, Tensor], prefix: str, path: Path, flag: str) -> tuple[nn.Module, int]:
+def head_of(args: Args, state: dict[str, Tensor], prefix: str, path: Path, flag: str) -> tuple[nn.Module, int]:
     """A head with as many layers as it has in the checkpoint, features (B, feature_dim) -> logits; and their number.
+
+    The arguments are those of `encoder_of`.
 
     Raises:
         UsageError: what stands there is no such head.
@@ -64,6 +66,6 @@ def head_of(state: dict[str, Tensor], prefix: str, path: Path, flag: str) -> tup
         raise UsageError(f"{flag} {path}: {prefix}* is not a head of linear layers; use the flags it was trained with")
     layers = [places[place] for place in sorted(places, key=int)]
     with torch.device("meta"):
-        head = mlp([layers[0].shape[1], *(len(layer) for layer in layers)]).to(layers[0].dtype)
+        head = mlp([layers[0].shape[1], *(len(layer) for layer in layers)]).to(weight_type(args.precision))
     load_part(head, state, prefix, path, flag)
     return head, len(layers[-1])

@@ -73,10 +73,10 @@ class TrainedModel:
         self.classifier: nn.Module | None = None
         outputs = 0
         if head in heads_in(state):
-            self.head, (self.classifier, outputs) = head, head_of(state, prefix, path, flag)
-        self.view = EvalTransform(self.image_size, *channel_statistics(args))
+            self.head, (self.classifier, outputs) = head, head_of(args, state, prefix, path, flag)
+        self.view = EvalTransform(self.image_size, *channel_statistics(args)).to(weight_type(args.precision))
         for network in self._networks():
-            network.to(weight_type(args.precision)).eval().requires_grad_(False)
+            network.eval().requires_grad_(False)
 
         kept = checkpoint.get("trained_on")
         about = nameless(outputs) if kept is None else TrainedOn(**kept)

@@ -25,7 +25,7 @@ def test_every_head_with_its_encoder() -> None:
     assert heads_in(state) == [*HEADS] == [*logits]
     for name, (prefix, place) in HEADS.items():
         encoder, dim = encoder_of(args_of(*flags, method="byol"), state, place, PATH, "--flag")
-        head, classes = head_of(state, prefix, PATH, "--flag")
+        head, classes = head_of(args_of(), state, prefix, PATH, "--flag")
         found = encoder.eval()(images)
         assert found.shape == (8, dim) and classes == 10
         torch.testing.assert_close(head(found), logits[name])
@@ -35,7 +35,7 @@ def test_every_head_with_its_encoder() -> None:
 def test_layers_that_would_take_more_memory_than_the_file() -> None:
     state = {"classifier.0.weight": torch.ones(10**6, 1), "classifier.2.weight": torch.ones(10**6, 1)}
     with pytest.raises(UsageError, match="another architecture"):  # and not a layer of 10^12 weights between them
-        head_of(state, "classifier.", PATH, "--flag")
+        head_of(args_of(), state, "classifier.", PATH, "--flag")
 
 
 @pytest.mark.parametrize(
@@ -44,4 +44,4 @@ def test_layers_that_would_take_more_memory_than_the_file() -> None:
 def test_what_is_no_head(name: str) -> None:
     tensor = torch.ones(3) if name.endswith("bias") else torch.ones(3, 2)
     with pytest.raises(UsageError, match="--flag x.ckpt: classifier"):
-        head_of({name: tensor}, "classifier.", PATH, "--flag")
+        head_of(args_of(), {name: tensor}, "classifier.", PATH, "--flag")
