@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import PAIRS
-from shared_steps import FEW
+from shared_steps import FEW, PRECISIONS
 
 from kaizen.data.loaders import ShuffledBatches
 from kaizen.ranks import Part, rand_rows, share_of
@@ -41,7 +41,9 @@ def test_losses_gradients_and_memories_are_those_of_one_process(
 ) -> None:
     ranks, (alone,) = steps[world], steps[1]
     assert {name for pair in FEW for name in pair} == {name for pair in PAIRS for name in pair}
-    for pair in [f"{method} {distiller} {precision}" for method, distiller in FEW]:
+    steps_of = {p: {f"{method} {distiller} {p}" for method, distiller in FEW} for p in PRECISIONS[world]}
+    assert all(rank.keys() == set().union(*steps_of.values()) for rank in ranks)
+    for pair in sorted(steps_of[precision]):
         one = alone[pair]
         for found in (rank[pair] for rank in ranks):
             assert found["terms"] == pytest.approx(one["terms"], rel=near, abs=near / 10), pair

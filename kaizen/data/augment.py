@@ -104,9 +104,9 @@ def solarize(planes: Planes) -> Planes:
 
 
 def normalize(planes: Planes, mean: Tensor, std: Tensor) -> Planes:
-    """Map levels 0..255 to `(x / 255 - mean) / std`; mean and std are (3,)."""
+    """Map levels 0..255 to `(x / 255 - mean) / std`, in the dtype of these; mean and std are (3,)."""
     shift, scale = (255 * mean).unbind(), (1 / (255 * std)).unbind()
-    red, green, blue = ((plane - m).mul_(s) for plane, m, s in zip(planes, shift, scale, strict=True))
+    red, green, blue = ((plane - m).mul_(s).to(mean.dtype) for plane, m, s in zip(planes, shift, scale, strict=True))
     return red, green, blue
 
 

@@ -100,7 +100,7 @@ class ViewTransform(nn.Module):
         planes = _sometimes(augment.grayscale, options.gray_prob, planes)
         planes = _sometimes(self._blur, options.blur_prob, planes)
         planes = _sometimes(augment.solarize, options.solarize_prob, planes)
-        return augment.join(augment.normalize(planes, self.mean, self.std), options.size).to(self.mean.dtype)
+        return augment.join(augment.normalize(planes, self.mean, self.std), options.size)
 
     def _jitter(self, planes: Planes) -> Planes:
         options, red = self.options, planes[0]
@@ -167,7 +167,7 @@ class EvalTransform(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Turn uint8 images (B, 3, H, W) into normalised float images (B, 3, size, size)."""
         planes = augment.split(filters.resized_center_crop(images, self.size))
-        return augment.join(augment.normalize(planes, self.mean, self.std), self.size).to(self.mean.dtype)
+        return augment.join(augment.normalize(planes, self.mean, self.std), self.size)
 
 
 def random_uniform(images: Tensor, low: float, high: float) -> Tensor:
