@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
+from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import main_continual
@@ -22,6 +24,13 @@ def as_tasks_run(encoder: str = "resnet9") -> None:
     missing = {name: value for name, value in wanted.items() if name not in os.environ}
     if missing:
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **missing})
+
+
+def ready_processes(module: str) -> ForkServerContext:
+    """For processes of their own, which have the libraries of tasks and of one module from the start."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kaizen.task", module])
+    return context
 
 
 def step_parser(description: str, parts: Sequence[str]) -> argparse.ArgumentParser:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
 import os
 import sys
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.clock import typical
-from benchmarks.command import as_tasks_run
+from benchmarks.command import as_tasks_run, ready_processes
 from benchmarks.setting import CLASSES, TEST_IMAGES_PER_CLASS, Setting
 
 if TYPE_CHECKING:
@@ -180,10 +179,8 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def one_by_one() -> Pool:
-    """For each call a process of its own, with the libraries from the start: a second learner in one is slower."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kaizen.task", "benchmarks.measure"])
-    return context.Pool(1, maxtasksperchild=1)
+    """For each call a process of its own: a second learner in one is slower."""
+    return ready_processes("benchmarks.measure").Pool(1, maxtasksperchild=1)
 
 
 def alone(setting: Setting) -> Found:

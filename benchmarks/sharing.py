@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -27,7 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.command import as_tasks_run
+from benchmarks.command import as_tasks_run, ready_processes
 from benchmarks.setting import Setting
 
 WARMUP = 3  # steps that do not count
@@ -77,13 +76,10 @@ def turn(count: int, world: int, steps: int, batch_size: int, sync_batchnorm: bo
     """Seconds of each step in the first of `count` processes, all or none of which share it, and what it exchanges."""
     from kaizen.meeting import free_port
 
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["kaizen.task", "benchmarks.setting"])
-    port = free_port()
+    processes, port = ready_processes("benchmarks.setting"), free_port()
     receiving, sending = processes.Pipe(duplex=False)
-    _, ignored = processes.Pipe(duplex=False)
     task = (steps, batch_size, sync_batchnorm)
-    seats = [(rank if world > 1 else 0, sending if rank == 0 else ignored) for rank in range(count)]
+    seats = [(place if world > 1 else 0, sending if place == 0 else None) for place in range(count)]
     ranks = [processes.Process(target=train, args=(rank, world, port, told, *task)) for rank, told in seats]
     for process in ranks:
         process.start()
@@ -94,7 +90,7 @@ def turn(count: int, world: int, steps: int, batch_size: int, sync_batchnorm: bo
 
 
 def train(rank: int, world: int, port: int, sending: Any, steps: int, batch_size: int, sync_batchnorm: bool) -> None:
-    """One process: a task in the product's trainer."""
+    """One process: a task in the product's trainer. Where there is somebody to tell, it tells of its steps."""
     import pytorch_lightning as pl
     import torch
     import torch.distributed as dist
@@ -135,7 +131,7 @@ def train(rank: int, world: int, port: int, sending: Any, steps: int, batch_size
             share_out(learner, batch_sizes(loaders), rank, world, sync_batchnorm)
         with together(trainer):
             trainer.fit(learner, loaders)
-    if rank == 0:
+    if sending is not None:
         gradients = sum(each.numel() * 4 for each in learner.parameters() if each.requires_grad)
         sending.send(
             {

@@ -23,7 +23,7 @@ from kaizen.cli import (
 )
 from kaizen.data.images import RandomCrop
 from kaizen.data.loaders import Batch, training_loader
-from kaizen.data.views import EvalTransform, ReadyViews, ViewOptions, Views, ViewTransform
+from kaizen.data.views import ReadyViews, ViewOptions, Views, ViewTransform
 from kaizen.devices import device_count, gpu_indices, leads, uses_cuda
 from kaizen.distillers import CLASSIFIER, FEATURES, Distiller, build_distiller
 from kaizen.learner import ContinualLearner
@@ -31,6 +31,7 @@ from kaizen.loggers import build_loggers
 from kaizen.methods import build_method
 from kaizen.models.encoders import build_encoder
 from kaizen.models.heads import mlp
+from kaizen.networks import evaluation_view
 from kaizen.plan import Data, active_terms, channel_statistics, probe_batch_size, probe_indices
 from kaizen.precision import weight_type
 from kaizen.progress import Progress
@@ -69,7 +70,7 @@ def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearn
         distiller("distill_classifier", classifier_distiller(args), CLASSIFIER, num_classes),
         views=views,
         probe_view=probe_view,
-        eval_view=EvalTransform(image_size(args), *channel_statistics(args)),
+        eval_view=evaluation_view(args),
     ).to(dtype)
 
 

@@ -14,14 +14,13 @@ from kaizen.args import Args, UsageError
 from kaizen.checkpoint import load_task
 from kaizen.cli import image_size
 from kaizen.data.loaders import EVALUATION_BATCH, evaluation_loader
-from kaizen.data.views import EvalTransform
 from kaizen.devices import gpu_index, uses_cuda
 from kaizen.features import Features, extract_features, kept_features
 from kaizen.knn import knn_correct
 from kaizen.linear import train_linear
-from kaizen.networks import HEADS, encoder_of, head_of
+from kaizen.networks import HEADS, encoder_of, evaluation_view, head_of
 from kaizen.plan import Data, channel_statistics, labelled_images
-from kaizen.precision import evaluation_precision, weight_type
+from kaizen.precision import evaluation_precision
 from kaizen.progress import watched
 from kaizen.protocols import Protocol
 
@@ -71,9 +70,7 @@ class Judge:
     def __init__(self, args: Args, data: Data, protocol: Protocol) -> None:
         self.args, self.data, self.protocol = args, data, protocol
         self.device = torch.device("cuda", gpu_index(args)) if uses_cuda(args) else torch.device("cpu")
-        self.view = EvalTransform(image_size(args), *channel_statistics(args)).to(
-            self.device, weight_type(args.precision)
-        )
+        self.view = evaluation_view(args).to(self.device)
         if not (data.test.targets >= 0).any():
             raise UsageError(f"--dataset {args.dataset}: has no labelled test images to judge with")
 

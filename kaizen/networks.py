@@ -1,4 +1,4 @@
-"""The encoders and heads inside a checkpoint."""
+"""The encoders and heads inside a checkpoint, and what makes images ready for them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from kaizen.args import Args, UsageError
 from kaizen.checkpoint import load_part
 from kaizen.cli import image_size
+from kaizen.data.views import EvalTransform
 from kaizen.models.encoders import build_encoder
 from kaizen.models.heads import mlp
+from kaizen.plan import channel_statistics
 from kaizen.precision import weight_type
 
 # Heads of a checkpoint: name -> where its weights stand, and those of the encoder that it looks at.
@@ -25,6 +27,11 @@ HEADS = {
 def heads_in(state: dict[str, Tensor]) -> list[str]:
     """The heads that a checkpoint has."""
     return [head for head, (prefix, _) in HEADS.items() if any(name.startswith(prefix) for name in state)]
+
+
+def evaluation_view(args: Args) -> EvalTransform:
+    """Images (B, 3, H, W) as an encoder of these flags sees them where nothing is trained."""
+    return EvalTransform(image_size(args), *channel_statistics(args)).to(weight_type(args.precision))
 
 
 def encoder_of(args: Args, state: dict[str, Tensor], prefix: str, path: Path, flag: str) -> tuple[nn.Module, int]:

@@ -16,10 +16,8 @@ from kaizen.checkpoint import load_task
 from kaizen.cli import args_from, complete, image_size
 from kaizen.data.given import GivenImages, Reader
 from kaizen.data.loaders import EVALUATION_BATCH
-from kaizen.data.views import EvalTransform
-from kaizen.networks import HEADS, encoder_of, head_of, heads_in
-from kaizen.plan import channel_statistics
-from kaizen.precision import evaluation_precision, weight_type
+from kaizen.networks import HEADS, encoder_of, evaluation_view, head_of, heads_in
+from kaizen.precision import evaluation_precision
 from kaizen.trained_on import TrainedOn
 
 CLASSES = ("seen", "all")
@@ -74,7 +72,7 @@ class TrainedModel:
         outputs = 0
         if head in heads_in(state):
             self.head, (self.classifier, outputs) = head, head_of(args, state, prefix, path, flag)
-        self.view = EvalTransform(self.image_size, *channel_statistics(args)).to(weight_type(args.precision))
+        self.view = evaluation_view(args)
         for network in self._networks():
             network.eval().requires_grad_(False)
 

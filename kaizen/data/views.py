@@ -53,20 +53,30 @@ class ViewOptions:
     hflip_prob: float = 0.5
 
 
-class ViewTransform(nn.Module):
+class _Normalised(nn.Module):
+    """What ends with the normalisation of the channels; it has their mean and standard deviation, of images in 0..1."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+
+    def _normalise(self, planes: Planes, size: int) -> Tensor:
+        return augment.join(augment.normalize(planes, self.mean, self.std), size)
+
+
+class ViewTransform(_Normalised):
     """One random view of each image of a batch.
 
     The order: random resized crop with flip, colour jitter, greyscale, blur, solarisation, normalisation.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, options: ViewOptions) -> None:
-        super().__init__()
+        super().__init__(options.mean, options.std)
         self.options = options
-        self.register_buffer("mean", torch.tensor(options.mean, dtype=torch.float32), persistent=False)
-        self.register_buffer("std", torch.tensor(options.std, dtype=torch.float32), persistent=False)
 
     @torch.no_grad()
     def forward(self, images: Images) -> Tensor:
@@ -100,7 +110,7 @@ class ViewTransform(nn.Module):
         planes = _sometimes(augment.grayscale, options.gray_prob, planes)
         planes = _sometimes(self._blur, options.blur_prob, planes)
         planes = _sometimes(augment.solarize, options.solarize_prob, planes)
-        return augment.join(augment.normalize(planes, self.mean, self.std), options.size)
+        return self._normalise(planes, options.size)
 
     def _jitter(self, planes: Planes) -> Planes:
         options, red = self.options, planes[0]
@@ -151,23 +161,17 @@ def _in_channels_last(views: list[Tensor]) -> list[Tensor]:
     return [view.contiguous(memory_format=torch.channels_last) for view in views]
 
 
-class EvalTransform(nn.Module):
+class EvalTransform(_Normalised):
     """The central square of an image without chance: resize the shorter side to `size`, crop, normalise."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
+        super().__init__(mean, std)
         self.size = size
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Turn uint8 images (B, 3, H, W) into normalised float images (B, 3, size, size)."""
-        planes = augment.split(filters.resized_center_crop(images, self.size))
-        return augment.join(augment.normalize(planes, self.mean, self.std), self.size)
+        return self._normalise(augment.split(filters.resized_center_crop(images, self.size)), self.size)
 
 
 def random_uniform(images: Tensor, low: float, high: float) -> Tensor:
