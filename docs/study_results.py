@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +36,7 @@ def main() -> int:
         text = (ROOT / page).read_text(encoding="utf-8")
         atomic_write_text(ROOT / page, with_table(text, rows))
     study = read_study([ROWS / "runs.csv"])
+    study = replace(study, groups=[replace(group, method=NAMES[group.method]) for group in study.groups])
     for draw in FIGURES:
         save_figure(draw(study, "classifier"), ROOT / "imgs" / f"study_{draw.__name__}.png")
     return 0

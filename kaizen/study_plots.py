@@ -38,14 +38,14 @@ def accuracy_over_tasks(study: Study, head: str) -> Figure:
     names = unique(_stands_for(group, groups) for group in groups)
     at_once = {_stands_for(group, groups) for group in groups if group.tasks < len(study.task_names)}
     styles = {name: line_look(i) | (LEVEL if name in at_once else {}) for i, name in enumerate(names)}
-    ticks = _task_ticks(study.task_names, max(7.2, 3.4 * columns) / columns - 0.8)
+    ticks, what = _task_ticks(study.task_names, max(7.2, 3.4 * columns) / columns - 0.8)
     for axes, (name, members) in zip(grid, panels, strict=False):
         for group in members:
             _draw_line(axes, group.heads[head], styles[_stands_for(group, groups)], len(ticks))
         tidy(axes)
         axes.set_title(shown(name), color=INK, size=10)
         axes.set_xticks(range(len(ticks)), ticks)
-        axes.set_xlabel("after training", color=INK)
+        axes.set_xlabel(f"after training {what}".rstrip(), color=INK)
     grid[0].set_ylim(bottom=0)  # of all panels, now that everything is drawn
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
@@ -67,10 +67,11 @@ def _stands_for(group: Group, groups: Sequence[Group]) -> str:
     return group.arm if len({other.arm for other in groups}) > 1 else group.method
 
 
-def _task_ticks(task_names: Sequence[str], room: float) -> list[str]:
-    """The tasks' names if they fit ``room`` inches, else their numbers."""
-    fit = sum(len(name) + 2 for name in task_names) * LETTER <= room
-    return [shown(name, 99) if fit else str(task) for task, name in enumerate(task_names)]
+def _task_ticks(task_names: Sequence[str], room: float) -> tuple[list[str], str]:
+    """The tasks' names if they fit ``room`` inches, else their numbers; and what to call these."""
+    if sum(len(name) + 2 for name in task_names) * LETTER <= room:
+        return [shown(name, 99) for name in task_names], ""
+    return [str(task) for task in range(len(task_names))], "task"
 
 
 def _draw_line(axes: Axes, summary: HeadSummary, look: dict[str, Any], tasks: int) -> None:
