@@ -40,7 +40,7 @@ def read_rows(path: Path) -> list[Run]:
     Raises:
         UsageError: naming the file and the row, where it cannot be read or says what cannot be.
     """
-    csv.field_size_limit(LARGEST_CELL)
+    usual = csv.field_size_limit(LARGEST_CELL)  # which every reader in this process goes by
     runs: dict[tuple[str, ...], Run] = {}
     row_number = 1
     try:
@@ -56,6 +56,8 @@ def read_rows(path: Path) -> list[Run]:
             f"{printable(str(path))} row {row_number}: {printable(shorten(str(error), 200))}; "
             "restore the file, or name the folders instead"
         ) from None
+    finally:
+        csv.field_size_limit(usual)
     if not runs:
         raise UsageError(f"{printable(str(path))}: has no rows; leave it out")
     return list(runs.values())

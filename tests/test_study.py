@@ -248,6 +248,18 @@ def test_rows_name_no_places(tmp_path: Path) -> None:
     assert "/home/me" not in text and str(tmp_path) not in text
 
 
+def test_long_cells_are_for_these_files_alone(tmp_path: Path) -> None:
+    """The limit of a cell is one for all readers in a process."""
+    path, usual = tmp_path / "runs.csv", csv.field_size_limit()
+    text = runs_text(read_study([make_run(tmp_path / "a", name="x" * 2 * usual)]))
+    path.write_text(text)
+    assert len(read_rows(path)[0].name) == 2 * usual
+    path.write_text(text[:-9])
+    with pytest.raises(UsageError):
+        read_rows(path)
+    assert csv.field_size_limit() == usual
+
+
 DAMAGES: dict[str, tuple[str, str, str]] = {
     "accuracy above 1": ("accuracy_matrix", "[[2,0,0],[0,0,0],[0,0,0]]", "accuracy_matrix[0][0] is 2"),
     "NaN": ("accuracy_matrix", "[[NaN,0,0],[0,0,0],[0,0,0]]", "NaN is no number"),
