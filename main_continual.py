@@ -236,7 +236,7 @@ def task_command(folder: Path | str, task: int) -> list[str]:
 def run_process(
     command: list[str], environment: dict[str, str], lock: Lock | None = None, place: dict[str, str] | None = None
 ) -> int:
-    """Run a command without a shell, pass on SIGTERM and SIGINT, and return its exit status (128 + n for signal n).
+    """Run a command without a shell, pass on what asks for an end, and return its exit status (128 + n for signal n).
 
     Args:
         command: program and arguments.

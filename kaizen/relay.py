@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kaizen.signals import SIGNALS, leave_closed_terminal
+
 Child = subprocess.Popen[bytes]
 PAUSE = 0.1  # seconds between looks at several children
 
@@ -25,7 +27,7 @@ class Relay:
         self.children: list[Child] = []
         self._early: list[int] = []  # while there is no child to tell, or one is just being started
         self._starting = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup goes on protecting
                 signal.signal(number, self._receive)
 
@@ -76,6 +78,8 @@ class Relay:
         return None
 
     def _receive(self, number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            leave_closed_terminal()
         self.received.append(number)
         if self._starting or not self.children:
             self._early.append(number)

@@ -37,7 +37,7 @@ class Stopped(BaseException):
 
 
 class Stop:
-    """What SIGTERM and SIGINT ask for: the end after the step that is being trained; a second time, at once."""
+    """What SIGTERM, SIGINT and SIGHUP ask for: the end after the step that is being trained; a second time, at once."""
 
     def __init__(self) -> None:
         self.number, self.heard = 0, 0.0

@@ -40,6 +40,7 @@ class Place:
             "processes",
             "recipe",
             "relay",
+            "signals",
             "slots",
             "slurm",
         )

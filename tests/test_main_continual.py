@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from kaizen.cli import flags_of, read_args
 from kaizen.experiment import Experiment
 from kaizen.files import read_json, write_json
 from kaizen.metrics import METRICS, summarize
+from kaizen.saving import Saved
 from kaizen.states import read_state
 from main_continual import ROOT, chain, environment_of, run_process
 
@@ -248,6 +252,28 @@ def test_a_task_that_is_terminated_leaves_nothing_half_done(tmp_path: Path) -> N
     assert run.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in error
     assert not experiment.checkpoint(0).exists() and not experiment.accuracy(0).exists()
+
+
+def test_a_terminal_that_is_closed_ends_a_run_as_a_signal_does(tmp_path: Path) -> None:
+    """The one epoch of task 0 has no checkpoint inside it but for the one that the hangup asks for."""
+    (tmp_path / "digits.sh").write_text(SCRIPT.replace(" --wandb --offline", "").replace("size 128", "size 4"))
+    flags = ["--script", "digits.sh", "--experiment_dir", "run", "--set", "max_epochs=1"]
+    command = [sys.executable, str(ROOT / "job_launcher.py"), *flags]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment() | {"TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True, preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),
+    ) as run:  # fmt: skip
+        os.close(theirs)
+        said = b""
+        while b"classifier" not in said:  # in the bar, after the first steps
+            said += os.read(ours, 4096)
+        os.close(ours)
+        assert run.wait(timeout=60) == 128 + signal.SIGHUP
+    folder = tmp_path / "experiments" / "run" / "task0"
+    state, saved = read_state(folder), Saved(folder / "progress").newest()
+    assert state is not None and (state.state, state.signal) == ("interrupted", "SIGHUP")
+    assert saved is not None and saved[1]["epoch"] == 0 and saved[1]["batch"] > 0
 
 
 WAITS = """

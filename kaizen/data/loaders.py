@@ -234,10 +234,11 @@ def _loader_of(
 def _obey_the_trainer(worker: int) -> None:
     """A loader process has inherited the trainer's way with signals; it must end when it is told to, and only then.
 
-    SLURM, systemd and `kill -TERM -GROUP` send SIGTERM to every process of a run. The trainer saves and ends; for that
-    it needs its loaders a little longer.
+    A terminal sends SIGINT and SIGHUP to every process of a run; SLURM, systemd and `kill -TERM -GROUP` send SIGTERM.
+    The trainer saves and ends; for that it needs its loaders a little longer.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     if not hasattr(signal, "sigwaitinfo"):  # macOS does not say who has sent a signal
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         return
