@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER.parent))  # so that the page can be written without installing anything
 
 from kaizen.args import Flag, core_flags, flags_of_fields, words  # noqa: E402
-from kaizen.data.datasets import DATASETS  # noqa: E402
+from kaizen.cli import REGISTRIES  # noqa: E402
 from kaizen.distillers import (  # noqa: E402
     CLASSIFIER,
     CLASSIFIER_DISTILLERS,
@@ -24,23 +24,15 @@ from kaizen.distillers import (  # noqa: E402
     distiller_flags,
 )
 from kaizen.methods import METHODS, method_flags  # noqa: E402
-from kaizen.models.encoders import ENCODERS  # noqa: E402
 from kaizen.protocols import Asked  # noqa: E402
 
 INTRODUCTION = """\
 # Flags
 
-Written by `python docs/flags.py`; do not edit. `python main_continual.py --help` prints the same lists. An unknown flag
-is an error that names the nearest known one. A flag of another method or distiller than the chosen one is a warning.
+Written by `python docs/flags.py`; do not edit. `python main_continual.py --help` prints those of a training. An unknown
+flag is an error that names the nearest known one. A flag of a method or distiller that was not chosen is a warning.
 Several values stand one after the other: `--solarization_prob 0.0 0.2`. A yes-or-no flag that stands alone means True.
 """
-REGISTRIES: dict[str, Iterable[str]] = {
-    "dataset": DATASETS,
-    "method": METHODS,
-    "encoder": ENCODERS,
-    "distiller": FEATURE_DISTILLERS,
-    "distiller_classifier": CLASSIFIER_DISTILLERS,
-}
 TABLE = "| flag | values | default | meaning |\n|---|---|---|---|"
 
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
-from kaizen.args import Args, Flag, UsageError, check_value, core_flags, nearest, parse, shorten, words
+from kaizen.args import (
+    TRAINING_USAGE,
+    Args,
+    Flag,
+    UsageError,
+    check_value,
+    core_flags,
+    nearest,
+    parse,
+    shorten,
+    words,
+)
 from kaizen.data.checks import check_data, task_count
-from kaizen.data.datasets import dataset_info
+from kaizen.data.datasets import DATASETS, dataset_info
 from kaizen.devices import device_count
 from kaizen.distillers import (
     CLASSIFIER,
@@ -26,6 +38,10 @@ VIEW_FLAGS = (
     "brightness", "contrast", "saturation", "hue", "color_jitter_prob", "gray_scale_prob",
     "gaussian_prob", "solarization_prob", "horizontal_flip_prob", "min_scale", "max_scale",
 )  # fmt: skip
+REGISTRIES: dict[str, Iterable[str]] = {  # what flags that take a name choose from
+    "dataset": DATASETS, "method": METHODS, "encoder": ENCODERS,
+    "distiller": FEATURE_DISTILLERS, "distiller_classifier": CLASSIFIER_DISTILLERS,
+}  # fmt: skip
 # Flags that do nothing without another one.
 SWITCHES = {
     "multicrop": ("num_small_crops", "small_crop_size", "small_crop_min_scale", "small_crop_max_scale"),
@@ -44,9 +60,15 @@ def read_args(argv: list[str]) -> Args:
 
 def parsed(argv: list[str]) -> Args:
     """Read a command line of which nothing but each flag by itself is checked, and that the devices can be counted."""
-    args = parse(argv, _merged(everything_known()))
+    args = parse(argv, _merged(everything_known()), _usage())
     args.devices = device_count(args)
     return args
+
+
+def _usage() -> str:
+    """What --help begins with: the flags that it needs, and what may stand after those that take a name."""
+    lines = [f"--{flag}: {', '.join(names)}" for flag, names in REGISTRIES.items()]
+    return "\n".join([TRAINING_USAGE, *(textwrap.fill(line, 78, subsequent_indent="    ") for line in lines)])
 
 
 def complete(args: Args) -> Args:
@@ -57,8 +79,9 @@ def complete(args: Args) -> Args:
     """
     method_named(args.method)
     args.distiller = SPELLINGS.get(args.distiller or "", args.distiller)
-    args.method_flags = {**_defaults(own_flags(args)), **args.method_flags}
-    for item in own_flags(args):
+    own = own_flags(args)
+    args.method_flags = {**{item.name: item.default for item in own}, **args.method_flags}
+    for item in own:
         args.method_flags[item.name] = _fitted(item, args.method_flags[item.name], args.method)
         check_value(item, args.method_flags[item.name])
     args.num_tasks = task_count(args)
@@ -250,10 +273,6 @@ def _distiller(args: Args, flag: str, name: str | None, table: dict[str, type[Di
     if name is not None and name not in table:
         raise UsageError(f"--{flag} {name}: choose from {', '.join(table)}{nearest(name, table)}")
     return None if name is None or args.no_distill else table[name]
-
-
-def _defaults(flags: Iterable[Flag]) -> dict[str, Any]:
-    return {item.name: item.default for item in flags}
 
 
 def _merged(known: list[tuple[str, Flag]]) -> list[Flag]:

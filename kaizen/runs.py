@@ -88,7 +88,8 @@ def identifying(flags: Mapping[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"flag {shown(name)} is {shorten(ascii(one))}")
     known = {item.name: item.default for item in _known_flags()} | {"devices": Args.devices}
     left_out = {item.name for item in _known_flags() if item.free} | {*SEEDS}
-    return {name: value for name, value in {**known, **flags}.items() if name not in left_out}
+    found = {name: value for name, value in {**known, **flags}.items() if name not in left_out}
+    return found | {"pretrained_model": bool(flags.get("pretrained_model"))}  # the file itself may lie anywhere
 
 
 def find_experiments(place: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -15,11 +16,13 @@ import main_continual
 from kaizen.args import UsageError, core_flags
 from kaizen.building import view_options
 from kaizen.cli import (
+    REGISTRIES,
     VIEW_FLAGS,
     args_from,
     everything_known,
     flags_of,
     own_flags,
+    parsed,
     per_view,
     read_args,
     unused_flags,
@@ -352,6 +355,16 @@ def test_several_prototypes_are_a_matter_of_the_method() -> None:
     assert args_of("--num_prototypes", "3", method="swav").method_flags["num_prototypes"] == 3
     assert args_of("--num_prototypes", "3", method="deepclusterv2").method_flags["num_prototypes"] == [3]
     assert args_of("--num_prototypes", "3", "4", method="deepclusterv2").method_flags["num_prototypes"] == [3, 4]
+
+
+def test_help_names_what_may_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parsed(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    beginning = text[: text.index("options:")]
+    for flag, names in REGISTRIES.items():
+        assert f"--{flag}: {', '.join(names)} " in re.sub(r"\s+", " ", beginning)
 
 
 def test_no_flag_has_two_owners_that_disagree_on_its_type() -> None:

@@ -1,7 +1,8 @@
 """Choose the classifier's rates for the study: many classifiers on one encoder, judged on held-back training images.
 
-    python bash_files/study_cifar10_cpu/tune_classifier.py --out tuning.csv --rates .03 .1 .3 --weights 0 1 2 4 \
-        bash_files/study_cifar10_cpu/mocov2plus.sh --held_back 0.1 --data_dir DIR ...
+    DATA_DIR=cifar10 python bash_files/study_cifar10_cpu/tune_classifier.py \
+        --script bash_files/study_cifar10_cpu/mocov2plus.sh --arm Kaizen --out tuning.csv \
+        --rates .03 .1 .3 --weights 0 1 2 4 --held_back 0.1
 
 With the stop-gradient the encoder learns nothing from the classifier, so one run of an arm tells what every classifier
 would have come to: each pair of a rate (`--classifier_lr`) and a weight of the soft labels
@@ -28,7 +29,8 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from job_launcher import Script, parse_script  # noqa: E402
+from kaizen.args import UsageError  # noqa: E402
+from kaizen.bash_script import Script, parse_script  # noqa: E402
 from kaizen.building import build_learner, build_trainer, training_loaders  # noqa: E402
 from kaizen.checkpoint import save_task  # noqa: E402
 from kaizen.cli import flags_of, image_size, read_args  # noqa: E402
@@ -116,13 +118,24 @@ class ManyClassifiers(pl.Callback):
     def on_train_epoch_end(self, trainer: Any, learner: Any) -> None:
         """The schedule moves once an epoch."""
         self.rates.step()
-        self.scheduler.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
 
 
 def main(argv: list[str]) -> int:
+    """Returns the exit status: 0, or 2 for bad input."""
+    try:
+        run(argv)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(argv: list[str]) -> None:
     """Run one arm and append a row per classifier."""
     parser = argparse.ArgumentParser(description="many classifiers on one encoder, on held-back training images")
-    parser.add_argument("script", help="the recipe; further flags follow and count")
+    parser.add_argument("--script", required=True, help="the recipe; flags that are none of these replace its own")
     parser.add_argument("--arm", required=True, help="name of the arm, for the rows")
     parser.add_argument("--out", type=Path, required=True, help="CSV file; rows are appended")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.03, 0.1, 0.3], help="of the classifier")
@@ -132,7 +145,7 @@ def main(argv: list[str]) -> int:
     flags, _ = parse_script(Script(options.script, text), os.environ)
     args = read_args([*flags, *others])
     if args.held_back is None:
-        parser.error("give --held_back 0.1: flags are chosen on training images")
+        raise UsageError("--held_back is missing: flags are chosen on training images; give --held_back 0.1")
     data = open_data(args)
     pairs = list(product(options.rates, options.weights))
     learner = build_learner(args, data.num_classes, 0)
@@ -158,7 +171,6 @@ def main(argv: list[str]) -> int:
             numbers = [f"{value:.4f}" for value in metrics if value is not None]
             last = " ".join(f"{value:.3f}" for value in matrix[-1])
             rows.writerow([args.method, options.arm, args.max_epochs, args.seed, rate, weight, *numbers, last])
-    return 0
 
 
 def train(args: Any, data: Any, experiment: Experiment, task: int, classifiers: ManyClassifiers) -> list[list[float]]:
