@@ -7,9 +7,11 @@ Everything comes from the rows in bash_files/study_cifar10_cpu/. A test holds th
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,13 +22,19 @@ from kaizen.compare import read_study  # noqa: E402
 from kaizen.files import atomic_write_text  # noqa: E402
 from kaizen.metrics import HEADLINE  # noqa: E402
 from kaizen.report import save_figure  # noqa: E402
-from kaizen.study import Group, Stat, Study  # noqa: E402
+from kaizen.runs import Run  # noqa: E402
+from kaizen.runs_csv import read_rows  # noqa: E402
+from kaizen.study import Stat  # noqa: E402
 from kaizen.study_bars import accuracy_bars  # noqa: E402
 from kaizen.study_plots import accuracy_over_tasks  # noqa: E402
 
 ROWS = ROOT / "bash_files" / "study_cifar10_cpu"
 NAMES = {"mocov2plus": "MoCo v2+", "simclr": "SimCLR", "byol": "BYOL", "vicreg": "VICReg"}
+ARMS = ("Kaizen", "CaSSLe + replay", "no distillation + replay", "CaSSLe", "no distillation", "joint")
+COLUMNS = ["seeds", "final", "continual", "forgetting", "features: kNN final"]
 FIGURES = (accuracy_bars, accuracy_over_tasks)
+Table = list[list[str]]  # rows of cells, the first says what the columns are
+Arms = dict[tuple[str, str], list[Run]]  # method and --name, in the order of NAMES and ARMS
 
 
 def main() -> int:
@@ -35,75 +43,128 @@ def main() -> int:
         text = (ROOT / page).read_text(encoding="utf-8")
         atomic_write_text(ROOT / page, with_table(text, marker))
     study = read_study([ROWS / "runs.csv"])
-    study = replace(study, groups=[replace(group, method=NAMES[group.method]) for group in study.groups])
+    groups = sorted(study.groups, key=lambda group: _order(group.method, group.arm))
+    study = replace(study, groups=[replace(group, method=NAMES[group.method]) for group in groups])
     for draw in FIGURES:
         save_figure(draw(study, "classifier"), ROOT / "imgs" / f"study_{draw.__name__}.png")
     return 0
 
 
 def with_table(text: str, marker: str) -> str:
-    """The page with one table as it should be; as it is where it has no such table or there are no rows for it."""
-    rows, table_of = TABLES[marker]
-    path = ROWS / rows
-    if not path.exists():
-        return text
-    table = "\n".join(table_of(read_study([path])))
-    return re.sub(rf"(<!-- {marker} -->\n).*?(<!-- end -->)", lambda found: f"{found[1]}\n{table}\n\n{found[2]}", text,
-                  flags=re.DOTALL)  # fmt: skip
+    """The page with one of its tables as it should be."""
+    head, *rows = TABLES[marker]()
+    lines = "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+    pattern = rf"(<!-- {marker} -->\n).*?(<!-- end -->)"
+    return re.sub(pattern, lambda found: f"{found[1]}\n{lines}\n\n{found[2]}", text, flags=re.DOTALL)
 
 
-def arms(study: Study) -> list[str]:
-    """Lines of Markdown: the classifier by its three metrics, and what k nearest neighbours make of the features."""
-    lines = [
-        "| method | arm | seeds | final | continual | forgetting | features: kNN final |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for group in _by_method(study):
-        classifier = group.heads["classifier"].metrics
-        cells = [_text(classifier[name]) for name in HEADLINE]
-        features = _text(group.heads["knn"].metrics["final_accuracy"])
-        name = f"**{group.arm}**" if group.arm == "Kaizen" else group.arm
-        lines.append(f"| {' | '.join([NAMES[group.method], name, str(len(group.runs)), *cells, features])} |")
-    return lines
+def results() -> Table:
+    """Every arm of each method."""
+    rows = [[NAMES[method], _shown(arm), *_numbers(runs)] for (method, arm), runs in _arms("runs").items()]
+    return [["method", "arm", *COLUMNS], *rows]
 
 
-def distances(study: Study) -> list[str]:
-    """Lines of Markdown: how far Kaizen's classifier is from each arm, also in pooled standard deviations."""
-    lines = ["| method | Kaizen minus | final | in pooled sd | continual | in pooled sd |", "|---|---|---|---|---|---|"]
-    ours = {group.method: group for group in study.groups if group.arm == "Kaizen"}
-    for group in _by_method(study):
-        if group.arm in ("Kaizen", "joint") or group.method not in ours:
-            continue
-        cells = [NAMES[group.method], group.arm]
-        for metric in HEADLINE[:2]:
-            one, other = (each.heads["classifier"].metrics[metric] for each in (ours[group.method], group))
-            assert one is not None and other is not None
-            gap = one.mean - other.mean
-            known = one.sd is not None and other.sd is not None
-            cells += [_decimal(gap), f"{gap / math.hypot(one.sd, other.sd) * math.sqrt(2):.1f}" if known else "-"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+def distances() -> Table:
+    """How far Kaizen's classifier is from each arm, also in pooled standard deviations."""
+    rows, arms = [], _arms("runs")
+    for (method, arm), runs in arms.items():
+        if arm not in ("Kaizen", "joint"):
+            cells = [_distance(arms[method, "Kaizen"], runs, metric) for metric in HEADLINE[:2]]
+            rows.append([NAMES[method], arm, *(cell for pair in cells for cell in pair)])
+    return [["method", "Kaizen minus", "final", "in pooled sd", "continual", "in pooled sd"], *rows]
 
 
-def _by_method(study: Study) -> list[Group]:
-    order = {name: place for place, name in enumerate(NAMES)}
-    return sorted(study.groups, key=lambda one: order[one.method])
+def scales() -> Table:
+    """The arms at other scales, and in the study with the same seeds."""
+    others, rows = _arms("scale"), []
+    for (method, name), runs in {**_same_seeds(others), **others}.items():
+        arm, _, scale = name.partition(", ")
+        if "probe" not in scale:
+            rows.append([NAMES[method], scale or "the study", _shown(arm), *_numbers(runs)])
+    return [["method", "scale", "arm", *COLUMNS], *rows]
+
+
+def probes() -> Table:
+    """What the published way to train the probe makes of its numbers."""
+    others, rows = _arms("scale"), []
+    for (method, name), runs in {**_same_seeds(others), **others}.items():
+        if name == "Kaizen" or "probe" in name:
+            how = "update" if "probe" in name else "frozen"
+            found = [_over(runs, metric, "online") for metric in HEADLINE]
+            rest = [_over(runs, "final_accuracy", head) for head in ("classifier", "knn")]
+            rows.append([NAMES[method], f"`{how}`", str(len(runs)), *map(_text, found + rest)])
+    probe = [f"probe: {name}" for name in ("final", "continual", "forgetting")]
+    return [["method", "`--online_eval_batchnorm`", "seeds", *probe, "classifier: final", "kNN: final"], *rows]
+
+
+def tuning() -> Table:
+    """Final accuracy on held-back training images for each rate of the classifier and weight of the soft labels."""
+    with (ROWS / "tuning.csv").open(newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    rates = sorted({row["rate"] for row in found}, key=float)
+    pairs = list(dict.fromkeys((row["arm"], row["weight"]) for row in found))
+    final = {(row["arm"], row["weight"], row["rate"]): _decimal(float(row["final"])) for row in found}
+    rows = [[arm, f"{float(weight):g}", *(final[arm, weight, rate] for rate in rates)] for arm, weight in pairs]
+    return [["arm", "weight", *(f"rate {rate}" for rate in rates)], *rows]
+
+
+# What stands on which page between a marker of this name and the next end.
+TABLES = {"runs": results, "distances": distances, "scales": scales, "probes": probes, "tuning": tuning}
+PLACES = (("docs/study.md", "runs"), ("docs/study.md", "distances"), ("README.md", "runs"))
+
+
+def _arms(rows: str) -> Arms:
+    found: Arms = {}
+    for run in sorted(read_rows(ROWS / f"{rows}.csv"), key=lambda run: _order(run.method, run.name)):
+        found.setdefault((run.method, run.name), []).append(run)
+    return found
+
+
+def _order(method: str, name: str) -> tuple[int, int]:
+    return [*NAMES].index(method), ARMS.index(name.partition(", ")[0])
+
+
+def _same_seeds(others: Arms) -> Arms:
+    """The study's own runs of the methods, arms and seeds that were run otherwise too."""
+    seeds = {run.seeds for runs in others.values() for run in runs}
+    arms = {(method, name.partition(", ")[0]) for method, name in others}
+    return {key: [run for run in runs if run.seeds in seeds] for key, runs in _arms("runs").items() if key in arms}
+
+
+def _numbers(runs: Sequence[Run]) -> list[str]:
+    """Under COLUMNS."""
+    stats = [*(_over(runs, metric, "classifier") for metric in HEADLINE), _over(runs, "final_accuracy", "knn")]
+    return [str(len(runs)), *map(_text, stats)]
+
+
+def _distance(ours: Sequence[Run], others: Sequence[Run], metric: str) -> tuple[str, str]:
+    one, other = _over(ours, metric, "classifier"), _over(others, metric, "classifier")
+    assert one is not None and other is not None
+    gap = one.mean - other.mean
+    if one.sd is None or other.sd is None:
+        return _decimal(gap), "-"
+    return _decimal(gap), f"{gap / math.sqrt((one.sd**2 + other.sd**2) / 2):.1f}"
+
+
+def _over(runs: Iterable[Run], metric: str, head: str) -> Stat | None:
+    values = [run.heads[head].metrics[metric] for run in runs]
+    known = [value for value in values if value is not None]
+    return Stat.of(known) if known else None
+
+
+def _shown(arm: str) -> str:
+    return f"**{arm}**" if arm == "Kaizen" else arm
 
 
 def _text(stat: Stat | None) -> str:
     if stat is None:
         return "-"
-    numbers = [stat.mean] if stat.sd is None else [stat.mean, stat.sd]
-    return " ± ".join(map(_decimal, numbers))
+    return " ± ".join(map(_decimal, [stat.mean] if stat.sd is None else [stat.mean, stat.sd]))
 
 
 def _decimal(number: float) -> str:
     return f"{number:.3f}".replace("0.", ".", 1)
 
-
-# What stands between a marker with this name and the next end: the file of rows, and what makes a table of them.
-TABLES = {"runs": ("runs.csv", arms), "distances": ("runs.csv", distances), "scale": ("scale.csv", arms)}
-PLACES = (("docs/study.md", "runs"), ("docs/study.md", "distances"), ("docs/study.md", "scale"), ("README.md", "runs"))
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_NUMBERS = 16  # bars that have room for theirs
+MOST_NUMBERS = 24  # bars that have room for theirs
 
 
 def accuracy_bars(study: Study, head: str) -> Figure:
@@ -84,7 +84,7 @@ def _write_mean(axes: Axes, group: Group, head: str, metric: str, x: float) -> N
     if stat is None:
         return
     top = max(0, stat.mean + (stat.sd or 0), *_values(group, head, metric))
-    text = f"{stat.mean:.3f}"
+    text = f"{stat.mean:.3f}".replace("0.", ".", 1)
     axes.annotate(text, (x, top), (0, 3), textcoords="offset points", ha="center", size=8, color=INK)
 
 
