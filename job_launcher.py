@@ -24,6 +24,7 @@ from pathlib import Path
 from kaizen import jobs, slurm
 from kaizen.args import SEED, UsageError, shorten, shown
 from kaizen.bash_script import MAIN, NAME
+from kaizen.files import path_error
 from kaizen.recipe import RESULTS, ROOT, Recipe, Run, fresh_name, name_inside, safe_name
 from kaizen.relay import Relay
 from kaizen.slots import Slots, slots_on
@@ -40,6 +41,7 @@ def launch(options: argparse.Namespace) -> int:
     if options.slurm is not None:
         return jobs.submit(options.slurm, runs, common, options.dry_run)
     relay = Relay()
+    compared = 0
     codes = Slots(relay, slots_on(options.slots, options.gpus, os.environ), options.dry_run, runs).run()
     done = [str(run.folder) for place, run in enumerate(runs) if codes.get(place) == 0]
     done = [folder for folder in done if Path(folder, RESULTS).exists()]
@@ -47,10 +49,10 @@ def launch(options: argparse.Namespace) -> int:
         out = Path(recipes[0].base) / f"{common or recipes[0].name}-comparison"
         paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         command = [sys.executable, "-m", "kaizen.compare", *done, "--out", str(out)]
-        relay.run(command, {**os.environ, "PYTHONPATH": paths})
+        compared = relay.run(command, {**os.environ, "PYTHONPATH": paths})
     if len(runs) == 1:
         return codes.get(0, 128 + (relay.received or [0])[-1])
-    return told(runs, codes, common, relay.received)
+    return told(runs, codes, common, relay.received) or compared
 
 
 def read_recipes(options: argparse.Namespace) -> tuple[list[Recipe], str]:
@@ -228,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UsageError, argparse.ArgumentError) as error:
         print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}; check this path", file=sys.stderr)
+        print(f"error: {path_error(error)}", file=sys.stderr)
     return 2
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from kaizen.args import Args, NotReady, UsageError
 from kaizen.disk import disk_told
 from kaizen.experiment import Experiment, versions
+from kaizen.files import path_error
 from kaizen.folders import experiment_folder, make_folder
 from kaizen.lock import Lock, held
 from kaizen.processes import seat
@@ -50,6 +51,11 @@ def main(argv: list[str]) -> int:
         return lead(argv, meeting) if meeting.rank == 0 else follow(meeting)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {path_error(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # between two tasks, of which none is hurt
         return 128 + signal.SIGINT

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from kaizen.compare import read_study  # noqa: E402
 from kaizen.files import atomic_write_text  # noqa: E402
 from kaizen.metrics import HEADLINE  # noqa: E402
-from kaizen.report import save_figure  # noqa: E402
+from kaizen.plots import save_figure  # noqa: E402
 from kaizen.runs import Run  # noqa: E402
 from kaizen.runs_csv import read_rows  # noqa: E402
 from kaizen.study import Stat  # noqa: E402

@@ -129,19 +129,28 @@ def parse_script(script: Script, environment: Mapping[str, str]) -> tuple[list[s
         if _is_main(words[start:]):
             if command:
                 raise script.refusal(words[0][0].line)
-            given = {name: variables[name] for name in exported & variables.keys()} | assign(words[:start])
+            given = {name: variables[name] for name in exported & variables.keys()}
             command = [script.expand(word, variables) for word in words[start + 2 :]], given
+            for word in words[:start]:  # in A=1 B=$A the second sees the first, and the arguments see neither
+                given |= (new := assign([word]))
+                variables |= new
         elif start == len(words):
             for word in words:  # one by one: in A=1 B=$A the second sees the first
                 variables |= assign([word])
         elif heads[0] == "export" and all(map(EXPORTABLE.match, heads[1:])):
             exported |= {head.partition("=")[0] for head in heads[1:]}
             variables |= assign([word for word in words if "=" in word[0].text])
-        elif heads[0] != "set" or not "".join(heads[1:]).startswith(("-", "+")):
+        elif heads[0] != "set" or not _changes_nothing(heads[1:]):
             raise script.refusal(words[0][0].line)
     if command is None:
         raise UsageError(f"{script.path}: no {MAIN} command in it; add one: python3 {MAIN} --flag value")
     return command
+
+
+def _changes_nothing(options: Sequence[str]) -> bool:
+    """Options of `set` that make no difference here; -a would export what is assigned after it."""
+    exports = any(word == "allexport" or (word.startswith("-") and "a" in word) for word in options)
+    return bool(options) and options[0].startswith(("-", "+")) and not exports
 
 
 def _is_main(words: Sequence[Word]) -> bool:

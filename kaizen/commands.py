@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from kaizen.args import UsageError, flags_of_fields, parse_values
+from kaizen.files import path_error
 
 T = TypeVar("T")
 
@@ -31,5 +32,8 @@ def status_of(run: Callable[[list[str]], None], argv: list[str]) -> int:
         run(argv)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {path_error(error)}", file=sys.stderr)
         return 2
     return 0

@@ -18,7 +18,7 @@ from kaizen.args import UsageError, nearest, shown
 from kaizen.disk import disk_told
 from kaizen.files import atomic_write_text, write_json
 from kaizen.page.comparison import comparison_page
-from kaizen.report import save_figure
+from kaizen.plots import save_figure
 from kaizen.runs import Run, find_experiments, printable, read_run, without_duplicates
 from kaizen.runs_csv import read_rows, rows_text
 from kaizen.study import Study, study_of

@@ -16,6 +16,7 @@ CURES = {
     errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
     errno.EROFS: "make the disk writable",
 }
+LONGEST_NAME = 240  # bytes: a file that is being written has some more
 DENIED = {errno.EACCES: "give yourself the right to write there", errno.EPERM: "allow to write there"}
 
 
@@ -24,8 +25,10 @@ def check_writable(flag: str, path: Path) -> None:
     folder = path.parent
     if not folder.is_dir():
         raise UsageError(f"{flag} {path}: there is no folder {folder}; make it, or name another file")
-    if path.is_dir():
-        raise UsageError(f"{flag} {path}: is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{flag} {path}: is {'a folder' if path.is_dir() else 'no regular file'}; name a file")
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise UsageError(f"{flag} {path.name[:20]}...: is too long; give a name of at most {LONGEST_NAME} bytes")
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{flag} {path}: may not be written; give yourself the right to, or name another file")
 

@@ -12,7 +12,7 @@ from kaizen import plots
 from kaizen.features import Features
 from kaizen.notices import method_at_hand
 from kaizen.plan import Data
-from kaizen.report import save_figure
+from kaizen.plots import save_figure
 
 LARGEST = 5000  # points; more take minutes and cover each other
 

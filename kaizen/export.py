@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kaizen.args import NETS, RUN, Range, UsageError, flag, shorten
 from kaizen.commands import ask, status_of
-from kaizen.data.images import one_line
+from kaizen.data.decoding import one_line
 from kaizen.disk import check_writable, disk_told
 from kaizen.files import atomic_path
 from kaizen.networks import HEADS

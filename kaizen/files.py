@@ -17,12 +17,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The data reach the disk before the name does, so not even a power cut leaves half a file under ``path``.
     If the block raises, the temporary file is removed and ``path`` stays as it was. An error of the disk names
-    ``path``, also where a library hides it behind one of its own, as torch does when it is given an open file.
+    ``path``, also where a library hides it behind one of its own, as torch does when it is given an open file. A link
+    stays one, and what it leads to is written.
 
     Example:
         with atomic_path(folder / "last.ckpt") as temporary, temporary.open("wb") as stream:
             torch.save(state, stream)
     """
+    if path.is_symlink():
+        path = path.resolve()
     # Hidden and ending in .tmp, so that what a killed process leaves behind matches no *.json or *.ckpt.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -36,6 +39,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
     _fsync(path.parent)  # the new name itself lives in the folder
+
+
+def path_error(error: OSError) -> str:
+    """What an error of the file system says to a person, in one line."""
+    if error.filename is None:
+        return error.strerror or str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}; check this path"
 
 
 def atomic_write_text(path: Path, text: str) -> None:

@@ -6,9 +6,13 @@ matplotlib is imported inside the functions, and without pyplot: no display, no 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
+
+from kaizen.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +36,7 @@ def accuracy_matrix(head: str, result: Mapping[str, Any], task_names: Sequence[s
     """
     import numpy as np
 
+    task_names = [*map(plain, task_names)]
     matrix = np.asarray(result["accuracy_matrix"])
     rows, columns = matrix.shape
     cell = 0.85 if columns <= 6 else 0.62 if columns <= 12 else 0.46  # inches
@@ -61,6 +66,7 @@ def accuracy_over_tasks(head: str, result: Mapping[str, Any], task_names: Sequen
         result: the head's results; ``accuracy_matrix`` is read, shape (n, T), fractions in 0-1.
         task_names: T names.
     """
+    task_names = [*map(plain, task_names)]
     matrix = result["accuracy_matrix"]
     done = len(matrix)
     width = 8.6 if done <= 12 else 11.0
@@ -102,7 +108,7 @@ def embedding(
     figure, axes = _new_figure(8.6, 6.4, layout="constrained")
     shades = colormaps["tab10" if len(class_names) <= 10 else "tab20" if len(class_names) <= 20 else "turbo"]
     size = max(4, min(28, 30000 / len(points)))
-    for c, name in enumerate(class_names):
+    for c, name in enumerate(map(plain, class_names)):
         x, y = points[labels == c].T
         colour = shades(c if len(class_names) <= 20 else c / (len(class_names) - 1))
         known = c in seen
@@ -116,6 +122,18 @@ def embedding(
     if len(class_names) <= 20:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8.5)
     return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file, in one piece."""
+    with warnings.catch_warnings(), atomic_path(path) as temporary:
+        warnings.filterwarnings("ignore", message="Glyph")  # a box says the same
+        figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", pad_inches=0.15)
+
+
+def plain(name: str) -> str:
+    """A name as it is: a $ in it begins no formula, and a _ before it does not keep it out of the legend."""
+    return (f" {name}" if name.startswith("_") else name).replace("$", r"\$")
 
 
 def _new_figure(width: float, height: float, layout: Literal["compressed", "constrained"]) -> tuple[Figure, Axes]:

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from kaizen.args import COUNT, DATA, NETS, RUN, UsageError, flag
 from kaizen.commands import ask, status_of
-from kaizen.data.images import read_image, unlabelled_folder
+from kaizen.data.decoding import read_image
+from kaizen.data.images import unlabelled_folder
 from kaizen.data.loaders import EVALUATION_BATCH
 from kaizen.data.readable import Skipped, find_bad
 from kaizen.disk import check_writable, disk_told
@@ -61,6 +62,8 @@ def run(argv: list[str]) -> None:
     for name, file in (("--out", out), ("--features", npz)):
         if file is not None:
             check_writable(name, file)
+    if out is not None and npz is not None and out.resolve() == npz.resolve():
+        raise UsageError(f"--features {npz}: --out has the same name; give them two")
     model = load_trained(asked.checkpoint, asked.head, "--checkpoint")
     if model.notice:
         print(f"note: {model.notice}")

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 from kaizen import plots
 from kaizen.args import UsageError, shorten
 from kaizen.csv_form import long_form
-from kaizen.files import atomic_path, atomic_write_text, read_json, write_json
+from kaizen.files import atomic_write_text, read_json, write_json
 from kaizen.metrics import METRICS, check_row, summarize
 from kaizen.states import read_state
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from rich.console import Console
     from rich.table import Table
 
@@ -103,7 +102,7 @@ def draw_plots(results: Results, folder: Path, missing_only: bool = False) -> No
             path = folder / "plots" / f"{draw.__name__}_{name}.png"
             if not (missing_only and path.exists()):
                 path.parent.mkdir(exist_ok=True)
-                save_figure(draw(name, head, results["task_names"]), path)
+                plots.save_figure(draw(name, head, results["task_names"]), path)
 
 
 def show(results: Results, console: Console | None = None) -> None:
@@ -239,12 +238,6 @@ def _head(name: str, finished: list[dict[str, Any]]) -> dict[str, Any]:
     matrix = [task["heads"][name] for task in finished]
     baseline = (finished[0]["baseline"] or {}).get(name)
     return {"accuracy_matrix": matrix, "baseline": baseline, **summarize(matrix, baseline)}
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file, in one piece."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", pad_inches=0.15)
 
 
 def empty_table(title: str, first: str, *others: str) -> Table:

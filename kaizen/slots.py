@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kaizen.files import path_error
 from kaizen.lock import in_use, owner
 from kaizen.recipe import OUTPUT, Run
 from kaizen.relay import PAUSE, Child, Relay
@@ -108,7 +109,7 @@ class Slots:
         except OSError as error:
             if not self.busy:
                 raise
-            print(f"error: {error.filename}: {error.strerror}; check this path", file=sys.stderr)
+            print(f"error: {path_error(error)}", file=sys.stderr)
             self.codes[place] = 2
             self.stopped.append(run.recipe)
             self.free.append(slot)
@@ -128,9 +129,13 @@ class Slots:
         run = self.runs[place]
         self.codes[place] = code
         self.free.append(slot)
-        if self.apart:
-            tell(run, code, time.monotonic() - begun, f"{len(self.codes)} of {len(self.runs)}")
-        run.over(code)
+        try:
+            if self.apart:
+                tell(run, code, time.monotonic() - begun, f"{len(self.codes)} of {len(self.runs)}")
+            run.over(code)
+        except OSError as error:  # the others need not suffer from it
+            print(f"error: {path_error(error)}", file=sys.stderr)
+            self.codes[place] = code or 2
         if code == 2 or code > 128:
             self.stopped.append(run.recipe)
 

@@ -49,6 +49,7 @@ LIKE_BASH = {
     "script's variables": 'B=one\nexport C="$B two"\nD=$B$B E=$D\npython3 main_continual.py $B "$C" $D $E\n',
     "the script's value wins": "A=new\npython3 main_continual.py $A\n",
     "in front of the command": "A=new python3 main_continual.py $A\n",
+    "one after the other in front": "A=y\nA=x B=$A python3 main_continual.py $A\n",
     "home": "D=~/d\npython3 main_continual.py ~/data ~ '~/x' \"~/x\" a~b a/~ $D\n",
     "patterns that match nothing": "python3 main_continual.py no-such-* [a] {x}\n",
     "blank and tab": "\t python3\tmain_continual.py   --a\t1 \n",
@@ -86,13 +87,16 @@ def test_a_value_is_no_assignment_and_no_command() -> None:
 
 
 def test_what_the_script_exports_reaches_the_command() -> None:
+    text = "A=y\nA=x B=$A python3 main_continual.py"
+    assert parse_script(Script("X.sh", text), {})[1] == {"A": "x", "B": "x"}
     text = "PLAIN=1\nexport A=2\nB=3\nexport B KNOWN=$B\nIN=5\nFRONT=6 python3 main_continual.py"
     _, environment = parse_script(Script("X.sh", text), {"IN": "0", "PATH": "p"})
     assert environment == {"A": "2", "B": "3", "KNOWN": "3", "IN": "5", "FRONT": "6", "PATH": "p"}
 
 
 OTHER_COMMANDS = (
-    "echo hello|cd ..|python3 other.py|main_continual.py|python3 -m kaizen|A=1 make|set|export 2x=1|if true"
+    "echo hello|cd ..|python3 other.py|main_continual.py|python3 -m kaizen|A=1 make|set|set -a|set -eo allexport|"
+    "export 2x=1|if true"
 )
 SHELL_SYNTAX = [
     *("| tee log", "> log", "2>&1", "< in", "&& echo", "; echo", "&", "(a)"),

@@ -140,11 +140,15 @@ def test_an_experiment_in_a_place_that_is_closed(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_made_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_writable("--out", tmp_path / "x.csv")
     check_writable("--out", Path("x.csv"))
+    with pytest.raises(UsageError, match="is too long"):
+        check_writable("--out", tmp_path / ("x" * 250))
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
     for path, problem in (
         (tmp_path, "is a folder"),
         (tmp_path / "a" / "b", "no folder"),
         (tmp_path / "file" / "b", "no folder"),
+        (tmp_path / "pipe", "no regular file"),
     ):
         with pytest.raises(UsageError, match=f"--out {path}: .*{problem}"):
             check_writable("--out", path)

@@ -59,6 +59,7 @@ FLOORS: list[list[str]] = [
         "kaizen.data.cache",
         "kaizen.data.paths",
         "kaizen.data.index",
+        "kaizen.data.decoding",
         "kaizen.data.images",
         "kaizen.data.readable",
         "kaizen.data.held_back",

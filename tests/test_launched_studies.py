@@ -228,8 +228,20 @@ def test_a_run_that_fails_keeps_none_but_its_own_kind_and_is_taken_up(study: Pla
 
 def test_what_a_run_of_a_study_said_last_is_told(study: Place) -> None:
     done = study.start(*STUDY, "--slots", "2", FAIL="big-Y-seed7", CODE="3")
-    assert re.search(r"big-Y-seed7: exit status 3 after 0 seconds \(\d of 6\): error: it went wrong", done.stdout)
+    assert re.search(r"big-Y-seed7: exit status 3 after \d+ seconds \(\d of 6\): error: it went wrong", done.stdout)
     assert "error" in (study.folder / "experiments" / "big-Y-seed7" / "output.txt").read_text()
+
+
+def test_what_cannot_be_kept_of_a_run_does_not_keep_the_others(study: Place) -> None:
+    (study.folder / "experiments" / "big-X-seed5" / "launched.json").mkdir(parents=True)
+    done = study.start(*STUDY, "--slots", "2")
+    assert done.returncode == 2 and "launched.json: Is a directory; check this path" in done.stderr
+    assert all(len(calls(study, name)) == 1 for name in study.experiments) and len(study.experiments) == 6
+
+
+def test_a_comparison_that_fails_is_no_success(study: Place) -> None:
+    (study.launcher.parent / "kaizen" / "compare.py").write_text("raise SystemExit(2)")
+    assert study.start(*STUDY, "--slots", "2").returncode == 2
 
 
 def test_a_run_whose_flags_changed_is_started_again(study: Place) -> None:

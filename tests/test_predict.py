@@ -121,6 +121,8 @@ def test_what_is_refused_in_one_line(root: Path, tmp_path: Path, capsys: pytest.
     assert "holds no .jpg" in refused("--checkpoint", run, "--images", str(tmp_path / "empty"), *out)
     assert "there is no folder" in refused("--checkpoint", run, "--images", images, "--out", str(tmp_path / "a" / "b"))
     assert "is a folder" in refused("--checkpoint", run, "--images", images, "--out", str(tmp_path))
+    same = ("--features", str(tmp_path / "x.csv"))
+    assert "--out has the same name" in refused("--checkpoint", run, "--images", images, *out, *same)
     assert "has no online head" in refused("--checkpoint", run, "--images", images, "--head", "online", *out)
     (tmp_path / "bad.ckpt").write_bytes(b"PK half")
     assert "damaged" in refused("--checkpoint", str(tmp_path / "bad.ckpt"), "--images", images, *out)

@@ -238,6 +238,19 @@ def test_line_plot_has_a_line_per_task_and_the_mean_over_seen_tasks() -> None:
     assert "c" not in lines
 
 
+def test_names_are_no_formulas_and_stand_in_the_legend() -> None:
+    names, head = ["_dark", "5$_bill, $a_$"], {"accuracy_matrix": [[0.5, 0.25], [0.125, 0.75]]}
+    for figure in (
+        plots.accuracy_matrix("classifier", head, names),
+        plots.accuracy_over_tasks("classifier", head, names),
+        plots.embedding([[0, 1], [1, 0]], [0, 1], names, [0], "features"),
+    ):
+        figure.canvas.draw()
+        if (legend := figure.axes[0].get_legend()) is not None:
+            found = [text.get_text().strip().replace("\\", "") for text in legend.get_texts()]
+            assert found[0] == names[0] and found[1].startswith(names[1])
+
+
 @pytest.mark.parametrize(("num_tasks", "done"), [(1, 1), (20, 20)])
 def test_figures_can_be_drawn_at_the_extremes(num_tasks: int, done: int) -> None:
     head = {"accuracy_matrix": [[accuracy(i, j) for j in range(num_tasks)] for i in range(done)]}
@@ -256,6 +269,13 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside(tmp_path: P
         write_json(path, {"loss": float("nan")})
     assert read_json(path) == {"old": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_link_leads_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.json").symlink_to(tmp_path / "there" / "results.json")
+    write_json(tmp_path / "link.json", [1])
+    assert (tmp_path / "link.json").is_symlink() and read_json(tmp_path / "there" / "results.json") == [1]
 
 
 def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:

@@ -64,9 +64,15 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if not Path(os.environ.get("DATA_DIR", ""), "train").is_dir():
         parser.error("DATA_DIR names no folder with train/ and val/; write DATA_DIR=/data/cifar10 before the command")
+    if options.slots < 1:
+        parser.error(f"--slots {options.slots}: give at least 1")
+    try:
+        wanted = re.compile(options.only)
+    except re.error as error:
+        parser.error(f"--only {options.only}: is no regular expression ({error})")
     files = {rows_of(piece) for piece in PIECES}
     done = {(run.method, run.name, run.seeds[0]) for path in files if path.exists() for run in read_rows(path)}
-    pieces = [piece for piece in PIECES if piece not in done and re.search(options.only, " ".join(map(str, piece)))]
+    pieces = [piece for piece in PIECES if piece not in done and wanted.search(" ".join(map(str, piece)))]
     base = (ROOT / options.folder).resolve()
     base.mkdir(parents=True, exist_ok=True)
     well = work(deque(pieces), base, options.slots, time.monotonic() + options.until)

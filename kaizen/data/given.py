@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from kaizen.args import UsageError
+from kaizen.data.decoding import decode, in_rgb, one_line
 from kaizen.data.filters import resized_center_crop
-from kaizen.data.images import LARGEST_KEPT, CentreCrop, decode, one_line, to_tensor
+from kaizen.data.images import LARGEST_KEPT, CentreCrop, to_tensor
 
 OneImage = Image.Image | str | os.PathLike[str]
 ONE_IMAGE = (Image.Image, str, os.PathLike)
@@ -45,6 +46,8 @@ class Reader:
         Raises:
             UsageError: it is something else than images.
         """
+        if batch_size < 1:
+            raise UsageError(f"batch_size {batch_size}: give at least 1")
         if isinstance(images, Tensor | np.ndarray):
             levels = to_levels(images)
             parts = levels.split(batch_size) if len(levels) else ()
@@ -58,8 +61,7 @@ class Reader:
             yield self.stack([self.read(opened(image)) for image in images[start : start + batch_size]])
 
     def read(self, image: Image.Image) -> Tensor:
-        """One image -> uint8 (3, H, W): as it is, if it is small; (3, size, size) if not."""
-        image = image.convert("RGB")
+        """One image in RGB -> uint8 (3, H, W): as it is, if it is small; (3, size, size) if not."""
         if self._crops(image.height, image.width):
             return CentreCrop(self.size)(image)
         levels = to_tensor(image)
@@ -104,10 +106,13 @@ def to_levels(images: Tensor | np.ndarray) -> Tensor:
 
 
 def opened(image: OneImage) -> Image.Image:
-    """A PIL image as it is, or the one in a file. Raises UsageError naming a file that is none."""
-    if isinstance(image, Image.Image):
-        return image
+    """A PIL image, or the one in a file, in RGB. Raises UsageError naming what cannot be read, or has no pixels."""
+    given = isinstance(image, Image.Image)
     try:
-        return decode(Path(image))
+        found = in_rgb(image) if isinstance(image, Image.Image) else decode(Path(image))
+        if 0 in found.size:
+            raise ValueError("it has no pixels")
     except Exception as error:  # in a damaged file a decoder may stumble over anything
-        raise UsageError(f"{image}: cannot be read as an image ({one_line(error)}); repair or remove it") from None
+        name = "a PIL image" if given else image
+        raise UsageError(f"{name}: cannot be read as an image ({one_line(error)}); repair or remove it") from None
+    return found

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from kaizen.args import DataMissing, UsageError
 from kaizen.data.cache import cached_pixels
+from kaizen.data.decoding import named, read_image
 from kaizen.data.index import listing
 from kaizen.data.paths import Paths
 
@@ -176,7 +176,7 @@ class FolderImages:
 
     @cached_property
     def _pixels(self) -> Tensor | None:
-        with _named(self.paths[0]), Image.open(self.paths[0]) as image:
+        with named(self.paths[0]), Image.open(self.paths[0]) as image:
             width, height = image.size
         if max(width, height) > LARGEST_KEPT:
             return None
@@ -249,33 +249,6 @@ def unlabelled_folder(root: Path, flag: str, cache: Path | None = None) -> Folde
     if not paths:
         raise UsageError(f"{flag} {root}: holds no .jpg or .png image; name the folder with the images")
     return FolderImages(paths, torch.full((len(paths),), -1), [], cache=cache)
-
-
-def read_image(path: Path) -> Image.Image:
-    """RGB image. Raises UsageError naming a file that is no image."""
-    with _named(path):
-        return decode(path)
-
-
-def decode(path: Path) -> Image.Image:
-    """RGB image. Raises whatever the decoder stumbles over."""
-    with Image.open(path) as image:
-        return image.convert("RGB")
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, or else its name."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Whatever goes wrong is a UsageError that names the file."""
-    try:
-        yield
-    except Exception as error:  # in a damaged file a decoder may stumble over anything
-        problem = f"{path}: cannot be read as an image ({one_line(error)})"
-        raise UsageError(f"{problem}; repair or remove it, or use --skip_bad_images") from None
 
 
 def _decode_all(paths: Sequence[Path], width: int, height: int) -> Tensor | None:

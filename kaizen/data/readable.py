@@ -12,7 +12,8 @@ from torch import Tensor
 
 from kaizen.args import UsageError
 from kaizen.data.cache import cached_faults
-from kaizen.data.images import FolderImages, ImageSet, decode, one_line
+from kaizen.data.decoding import decode, one_line
+from kaizen.data.images import FolderImages, ImageSet
 
 CHUNK = 64  # files that a thread takes at once
 

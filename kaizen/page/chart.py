@@ -29,6 +29,7 @@ class Curve:
         thick: it is the one to look at.
         marked: a dot at each point.
         band: the outline of what the values spread over, around the curve; of at most 160 points.
+        look: number of its colour and dashes, where several charts have it in common; by default its place.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Curve:
     thick: bool = False
     marked: bool = False
     band: Sequence[Point] = ()
+    look: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ def chart(title: str, meaning: Content, curves: Sequence[Curve], axes: Axes, end
     scale = _Scale(x_range, axes.bounds or _rounded(min(ys), max(ys)))
     lines = [
         part
-        for number, (curve, (points, spread)) in enumerate(zip(curves, thinned, strict=True))
-        for part in _curve(scale, curve, points, spread, colour_of(number, len(curves)), dash_of(number))
+        for curve, (points, spread), (colour, dash) in zip(curves, thinned, _looks(curves), strict=True)
+        for part in _curve(scale, curve, points, spread, colour, dash)
     ]
     values = [f"{curve.name or title} {end} {short(curve.points[-1][1])}" for curve in curves[:MANY]]
     svg = tag(
@@ -104,6 +106,12 @@ def thin(points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
     upper = [(x, max(y for _, y in group)) for (x, _), group in zip(middle, groups, strict=True)]
     lower = [(x, min(y for _, y in group)) for (x, _), group in zip(middle, groups, strict=True)]
     return [*middle, points[-1]], [*upper, *reversed(lower)]
+
+
+def _looks(curves: Sequence[Curve]) -> list[tuple[str, str | None]]:
+    """Colour and dashes of each curve: those of its own number, or of its place."""
+    numbers = [place if curve.look is None else curve.look for place, curve in enumerate(curves)]
+    return [(colour_of(number, max(numbers) + 1), dash_of(number)) for number in numbers]
 
 
 def colour_of(number: int, count: int) -> str:
@@ -212,10 +220,9 @@ def _last_value(scale: _Scale, curves: Sequence[Curve]) -> list[Html]:
 
 def _legend(curves: Sequence[Curve], end: str) -> Html:
     items, many = [], len(curves) > MANY
-    for number, curve in enumerate(curves):
-        colour = f"stroke:{colour_of(number, len(curves))}"
+    for curve, (colour, dash) in zip(curves, _looks(curves), strict=True):
         kind = "curve thick" if curve.thick else "curve"
-        line = tag("path", d="M1 4H25", class_=kind, style=colour, stroke_dasharray=dash_of(number))
+        line = tag("path", d="M1 4H25", class_=kind, style=f"stroke:{colour}", stroke_dasharray=dash)
         swatch = tag("svg", line, viewBox="0 0 26 8", aria_hidden="true")
         value = tag("b", short(curve.points[-1][1]))
         items.append(tag("li", swatch, f"{curve.name} " if many else f"{curve.name} {end} ", value))

@@ -137,13 +137,13 @@ def _over_tasks(study: Study, groups: Sequence[Group], head: str) -> Section | N
     if tasks < 2:
         return None
     ticks = [(float(task), str(task)) for task in range(tasks)]
-    top = max(stat.mean + (stat.sd or 0) for group in groups for stat in group.heads[head].over_tasks)
+    top = max(0.1, *(stat.mean + (stat.sd or 0) for group in groups for stat in group.heads[head].over_tasks))
     axes = Axes("after training task", "accuracy", (0.0, min(1.0, top * 1.05)), ticks=ticks)
     charts = []
     for method in study.methods:
         if not (members := [group for group in groups if group.method == method]):
             continue
-        curves = [_curve(group, head, tasks, len(members)) for group in members]
+        curves = [_curve(group, head, tasks, len(members), study.arms.index(group.arm)) for group in members]
         charts.append(chart(method, "Mean over the tasks seen so far, and over runs.", curves, axes, "now"))
     lead = (
         f"Of the {plain(head)}: test accuracy after each task, all test images together with one set of weights. "
@@ -152,13 +152,14 @@ def _over_tasks(study: Study, groups: Sequence[Group], head: str) -> Section | N
     return Section("Accuracy over tasks", lead, [grid(charts, "two")], "Over tasks")
 
 
-def _curve(group: Group, head: str, tasks: int, members: int) -> Curve:
+def _curve(group: Group, head: str, tasks: int, members: int, look: int) -> Curve:
     known = group.heads[head].over_tasks
     stats = known if len(known) > 1 else known * tasks
     upper: list[Point] = [(float(i), stat.mean + (stat.sd or 0)) for i, stat in enumerate(stats)]
     lower: list[Point] = [(float(i), stat.mean - (stat.sd or 0)) for i, stat in enumerate(stats)]
     band = [*upper, *reversed(lower)] if stats[0].sd is not None and members <= MANY else []
-    return Curve(group.arm, [(float(i), stat.mean) for i, stat in enumerate(stats)], False, len(known) > 1, band)
+    points: list[Point] = [(float(i), stat.mean) for i, stat in enumerate(stats)]
+    return Curve(group.arm, points, False, len(known) > 1, band, look)
 
 
 def _matrices(study: Study, groups: Sequence[Group], head: str) -> Section | None:

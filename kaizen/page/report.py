@@ -22,7 +22,7 @@ def write_report(folder: Path) -> Path:
         UsageError: it is not the folder of an experiment.
     """
     path = folder / NAME
-    atomic_write_text(path, report_of(read_facts(folder)))
+    atomic_write_text(path, report_of(read_facts(folder.resolve())))
     return path
 
 

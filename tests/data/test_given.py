@@ -90,6 +90,19 @@ def test_what_are_no_images(images: Any) -> None:
     assert message.startswith("images ") and "give a uint8 tensor (N, 3, H, W)" in message and "\n" not in message
 
 
+def test_a_pil_image_that_cannot_be_read(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "x.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "x.png").read_bytes()[:60])
+    closed = Image.open(tmp_path / "x.png")
+    closed.close()
+    for image in (Image.open(tmp_path / "half.png"), closed, Image.new("RGB", (0, 5)), Image.new("F", (4, 4))):
+        with pytest.raises(UsageError, match="^a PIL image: cannot be read as an image"):
+            list(Reader(4, False).batches([image], 8))
+    for size in (0, -1):
+        with pytest.raises(UsageError, match=f"batch_size {size}: give at least 1"):
+            list(Reader(4, False).batches([tmp_path / "x.png"], size))
+
+
 def test_a_file_that_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_text("text")
     for path in (tmp_path / "x.png", tmp_path, tmp_path / "none.jpg"):

@@ -10,6 +10,7 @@ from helpers import class_folders
 from PIL import Image
 
 from kaizen.args import UsageError
+from kaizen.data.decoding import read_image
 from kaizen.data.images import (
     LARGEST_KEPT,
     CentreCrop,
@@ -17,7 +18,6 @@ from kaizen.data.images import (
     MemoryImages,
     RandomCrop,
     image_folder,
-    read_image,
 )
 
 CENTRE = CentreCrop(8)
@@ -30,6 +30,16 @@ def folder(root: Path, **options: object) -> FolderImages:
 
 def pixels(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).copy()).permute(2, 0, 1)
+
+
+def test_the_higher_bits_of_sixteen_count(tmp_path: Path) -> None:
+    levels = np.array([[0, 255, 256], [32768, 65279, 65535]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert image.mode == "RGB" and np.asarray(image)[..., 1].tolist() == [[0, 0, 1], [128, 254, 255]]
+    Image.fromarray(levels.astype(np.float32)).save(tmp_path / "b.tiff")
+    with pytest.raises(UsageError, match="b.tiff: cannot be read as an image .levels of 32 bits, mode F"):
+        read_image(tmp_path / "b.tiff")
 
 
 def test_images_in_memory_are_gathered() -> None:

@@ -17,7 +17,8 @@ from kaizen import evaluate, task
 from kaizen.args import UsageError
 from kaizen.cli import flags_of, read_args
 from kaizen.data import readable
-from kaizen.data.images import CentreCrop, FolderImages, image_folder, read_image
+from kaizen.data.decoding import read_image
+from kaizen.data.images import CentreCrop, FolderImages, image_folder
 from kaizen.data.loaders import evaluation_loader
 from kaizen.data.readable import Skipped, find_bad, without_bad
 from kaizen.experiment import Experiment

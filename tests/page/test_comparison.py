@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,21 @@ def test_few_and_many_tasks_and_a_head_that_one_group_has(tmp_path: Path, num_ta
     for head in study.heads:
         page = shown(study, head)
         assert page.all("h1") and ("Accuracy matrices" in page.texts) == (num_tasks > 1)
+
+
+def test_a_head_that_is_never_right(tmp_path: Path) -> None:
+    for name in "ab":
+        make_run(tmp_path / name, name=name, level=-9)
+    assert shown(read_study([tmp_path])).all("h1")
+
+
+def test_an_arm_has_one_colour_with_all_methods(tmp_path: Path) -> None:
+    for method, arms in (("simclr", "AB"), ("byol", "BC")):
+        for arm in arms:
+            make_run(tmp_path / method / arm, method, name=arm, lr=ord(arm) / 100)
+    page = comparison_page(read_study([tmp_path]), "classifier")
+    legends = re.findall(r'stroke:var\(--s(\d)\)"[^>]*></path></svg>(\w) now', page)
+    assert len(legends) == 4 and len(set(legends)) == 3 and {number for number, _ in legends} == {*"012"}
 
 
 def test_notes_and_forgetting_below_zero(tmp_path: Path) -> None:
