@@ -31,6 +31,7 @@ from kaizen.study_plots import accuracy_over_tasks  # noqa: E402
 ROWS = ROOT / "bash_files" / "study_cifar10_cpu"
 NAMES = {"mocov2plus": "MoCo v2+", "simclr": "SimCLR", "byol": "BYOL", "vicreg": "VICReg"}
 ARMS = ("Kaizen", "CaSSLe + replay", "no distillation + replay", "CaSSLe", "no distillation", "joint")
+SCALES = ("1,000 images a class", "3 epochs", "the study", "30 epochs")  # smaller ones first
 COLUMNS = ["seeds", "final", "continual", "forgetting", "features: kNN final"]
 FIGURES = (accuracy_bars, accuracy_over_tasks)
 Table = list[list[str]]  # rows of cells, the first says what the columns are
@@ -81,6 +82,7 @@ def scales() -> Table:
         arm, _, scale = name.partition(", ")
         if "probe" not in scale:
             rows.append([NAMES[method], scale or "the study", _shown(arm), *_numbers(runs)])
+    rows.sort(key=lambda row: SCALES.index(row[1]))
     return [["method", "scale", "arm", *COLUMNS], *rows]
 
 
@@ -110,7 +112,7 @@ def tuning() -> Table:
 
 # What stands on which page between a marker of this name and the next end.
 TABLES = {"runs": results, "distances": distances, "scales": scales, "probes": probes, "tuning": tuning}
-PLACES = (("docs/study.md", "runs"), ("docs/study.md", "distances"), ("README.md", "runs"))
+PLACES = (("docs/study.md", "runs"), ("docs/study.md", "distances"), ("docs/study.md", "scales"), ("README.md", "runs"))
 
 
 def _arms(rows: str) -> Arms:

@@ -269,7 +269,7 @@ def test_a_terminal_that_is_closed_ends_a_run_as_a_signal_does(tmp_path: Path) -
         while b"classifier" not in said:  # in the bar, after the first steps
             said += os.read(ours, 4096)
         os.close(ours)
-        assert run.wait(timeout=60) == 128 + signal.SIGHUP
+        assert run.wait(timeout=240) == 128 + signal.SIGHUP
     folder = tmp_path / "experiments" / "run" / "task0"
     state, saved = read_state(folder), Saved(folder / "progress").newest()
     assert state is not None and (state.state, state.signal) == ("interrupted", "SIGHUP")
