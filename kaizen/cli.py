@@ -33,6 +33,7 @@ from kaizen.distillers import (
 )
 from kaizen.methods import METHODS, method_flags, method_named
 from kaizen.models.encoders import ENCODERS
+from kaizen.optim import check_optimisation
 
 VIEW_FLAGS = (
     "brightness", "contrast", "saturation", "hue", "color_jitter_prob", "gray_scale_prob",
@@ -182,7 +183,7 @@ def check(args: Args) -> None:
     check_data(args)
     _check_networks(args)
     _check_views(args)
-    _check_optimisation(args)
+    check_optimisation(args)
     METHODS[args.method].check_flags(args.method_flags, args.whole(args.batch_size))
     if not args.save_checkpoint:
         raise UsageError("--save_checkpoint False: the next task starts from the checkpoint; leave this flag out")
@@ -255,13 +256,6 @@ def small_crop_size(args: Args) -> int:
     size = image_size(args)
     share = 3 / 4 if size <= 64 else 0.6 if size <= 96 else 3 / 7
     return args.small_crop_size or round(size * share)
-
-
-def _check_optimisation(args: Args) -> None:
-    if args.lars and args.optimizer != "sgd":
-        raise UsageError(f"--lars with --optimizer {args.optimizer}: LARS adapts SGD; use --optimizer sgd")
-    if args.scheduler == "step" and not args.lr_decay_steps:
-        raise UsageError("--scheduler step: give the epochs at which the rate drops, e.g. --lr_decay_steps 60 80")
 
 
 def per_view(args: Args, values: list[float]) -> list[float]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kaizen.args import Args, UsageError
 from kaizen.checkpoint import load_task
 from kaizen.cli import image_size
+from kaizen.data.images import FolderImages, ImageSet, MemoryImages
 from kaizen.data.loaders import EVALUATION_BATCH, evaluation_loader
 from kaizen.devices import gpu_index, uses_cuda
 from kaizen.features import Features, extract_features, kept_features
@@ -71,6 +72,7 @@ class Judge:
         self.args, self.data, self.protocol = args, data, protocol
         self.device = torch.device("cuda", gpu_index(args)) if uses_cuda(args) else torch.device("cpu")
         self.view = evaluation_view(args).to(self.device)
+        self.contents: dict[str, str] = {}
         if not (data.test.targets >= 0).any():
             raise UsageError(f"--dataset {args.dataset}: has no labelled test images to judge with")
 
@@ -143,16 +145,32 @@ class Judge:
             with evaluation_precision(self.args.precision, self.device):
                 return extract_features(encoder, self.view, watched(loader, line, len(loader)), self.device)
 
-        path = None if weights.kept is None else weights.kept / f"{PARTS[prefix]}_{split}.pt"
-        return kept_features(path, self._key(weights, images.targets), extract)
+        if weights.kept is None:
+            return kept_features(None, {}, extract)
+        return kept_features(weights.kept / f"{PARTS[prefix]}_{split}.pt", self._key(weights, split, images), extract)
 
-    def _key(self, weights: Weights, targets: Tensor) -> dict[str, Any]:
+    def _key(self, weights: Weights, split: str, images: ImageSet) -> dict[str, Any]:
         """What the features depend on."""
-        names = ("dataset", "train_dir", "val_dir", "domain", "encoder", "precision")
+        names = ("dataset", "train_dir", "val_dir", "domain", "encoder", "stem_padding", "precision")
         flags = {name: getattr(self.args, name, None) for name in names}
-        labels = hashlib.sha256(targets.numpy().tobytes()).hexdigest()
+        labels = hashlib.sha256(images.targets.numpy().tobytes()).hexdigest()
+        if split not in self.contents:
+            self.contents[split] = contents_of(images)
         normalised = [list(values) for values in channel_statistics(self.args)]
-        return {**flags, "weights": weights.key, "size": image_size(self.args), "norm": normalised, "labels": labels}
+        about = {"size": image_size(self.args), "norm": normalised, "labels": labels, "images": self.contents[split]}
+        return {**flags, "weights": weights.key, **about}
+
+
+def contents_of(images: ImageSet) -> str:
+    """What tells image sets apart: the pixels of those in memory; the path, size and time of each file of others."""
+    digest = hashlib.sha256()
+    if isinstance(images, MemoryImages):
+        digest.update(images.images.cpu().contiguous().numpy().data)
+    elif isinstance(images, FolderImages):
+        for place in range(len(images)):
+            about = (path := images.paths[place]).stat()
+            digest.update(f"{path.absolute()} {about.st_size} {about.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 @torch.no_grad()

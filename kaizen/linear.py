@@ -44,7 +44,7 @@ def with_published_defaults(args: Args, method: str) -> Args:
         "optimizer": "sgd",
         "scheduler": "step",
         "lr": PUBLISHED_LR.get(method, OTHER_LR),
-        "lr_decay_steps": [epochs * 6 // 10, epochs * 8 // 10],
+        "lr_decay_steps": sorted({max(1, epochs * 6 // 10), max(1, epochs * 8 // 10)}),
         "weight_decay": 0.0,
         "batch_size": 256,
         "max_epochs": epochs,

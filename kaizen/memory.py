@@ -15,6 +15,7 @@ from kaizen.features import extract_features
 from kaizen.files import read_json, write_json
 from kaizen.learner import ContinualLearner
 from kaizen.plan import Data, replayed
+from kaizen.precision import evaluation_precision
 
 
 def remember(experiment: Experiment, learner: ContinualLearner, data: Data, task_idx: int) -> Tensor:
@@ -96,5 +97,6 @@ def _rank(learner: ContinualLearner, data: Data, group: Tensor, count: int) -> T
         return group[:0]
     args = learner.args
     loader = evaluation_loader(data.train, group, image_size(args), EVALUATION_BATCH, args.num_workers)
-    found = extract_features(learner.method.encoder, learner.eval_view, loader, learner.device)
+    with evaluation_precision(args.precision, learner.device):
+        found = extract_features(learner.method.encoder, learner.eval_view, loader, learner.device)
     return found.indices[herd(F.normalize(found.feats, dim=1), count)].cpu()

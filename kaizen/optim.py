@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, lr_scheduler
 
-from kaizen.args import Args
+from kaizen.args import Args, UsageError
 
 Groups = list[dict[str, Any]]
 
@@ -144,6 +144,16 @@ def build_optimizer(args: Args, groups: Groups) -> Optimizer:
             fused=fused,
         )
     return SGD(groups, args.lr, momentum=0.9, fused=fused)
+
+
+def check_optimisation(args: Args) -> None:
+    """Raises UsageError where flags of optimiser and schedule do not go together."""
+    if args.lars and args.optimizer != "sgd":
+        raise UsageError(f"--lars with --optimizer {args.optimizer}: LARS adapts SGD; use --optimizer sgd")
+    if args.scheduler == "step" and not args.lr_decay_steps:
+        raise UsageError("--scheduler step: give the epochs at which the rate drops, e.g. --lr_decay_steps 60 80")
+    if args.scheduler == "reduce" and (args.lr_gamma or 0) >= 1:
+        raise UsageError(f"--lr_gamma {args.lr_gamma:g}: --scheduler reduce makes the rate smaller; use less than 1")
 
 
 def build_scheduler(args: Args, optimizer: Optimizer) -> Any:

@@ -147,7 +147,7 @@ def probe_batch_size(args: Args, num_probe_images: int, task_steps: int) -> int:
         return min(args.whole(args.online_eval_batch_size), num_probe_images)
     if args.online_eval_batchnorm == "frozen":
         return min(args.whole(args.batch_size), num_probe_images)
-    return -(-num_probe_images // task_steps)
+    return min(num_probe_images, max(2, -(-num_probe_images // task_steps)))  # BatchNorm needs two
 
 
 def active_terms(args: Args, task_idx: int) -> list[str]:

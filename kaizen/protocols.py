@@ -27,6 +27,7 @@ from kaizen.args import (
 from kaizen.cli import args_from, complete
 from kaizen.linear import with_published_defaults
 from kaizen.methods import METHODS
+from kaizen.optim import check_optimisation
 
 PROTOCOLS = ("linear", "knn", "classifier", "online")
 LEARNING = ("linear", "knn")  # from training labels; the others judge heads of the checkpoint
@@ -173,6 +174,9 @@ def build_protocol(asked: Asked, args: Args, model: Args, method: str) -> Protoc
         asked, args: what was given.
         model: the flags of what is judged.
         method: that trained it, "" if unknown; the published rate goes by it.
+
+    Raises:
+        UsageError: flags of the linear classifier's training that do not go together.
     """
     name = asked.protocol or "linear"
     as_in_training = asked.experiment is not None and name == "knn"
@@ -183,6 +187,8 @@ def build_protocol(asked: Asked, args: Args, model: Args, method: str) -> Protoc
         k = args.knn_k
         head += f"_k{k}"
     linear = with_published_defaults(replace(args, seed=args.seed if "seed" in args.given else model.seed), method)
+    if name == "linear":
+        check_optimisation(linear)
     return Protocol(name, labels, k, linear, head)
 
 

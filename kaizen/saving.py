@@ -194,7 +194,7 @@ class Saving(pl.Callback):
         for name, value in self.progress["task_state"].items():
             owner, _, leaf = name.rpartition(".")
             setattr(learner.method.get_submodule(owner), leaf, value.to(learner.device))
-        learner.method.epoch = trainer.current_epoch
+        learner.method.resume_epoch(trainer.current_epoch)
         self.last, self.before = trainer.global_step, self.progress["seconds"]
 
     def on_train_batch_start(

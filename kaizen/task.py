@@ -41,7 +41,7 @@ from kaizen.logs import mean_by_task
 from kaizen.memory import remember, remembered
 from kaizen.page.report import write_report
 from kaizen.plan import Data, open_data, probe_indices
-from kaizen.precision import float32
+from kaizen.precision import evaluation_precision, float32
 from kaizen.ranks import share_of
 from kaizen.report import draw_plots, write
 from kaizen.saving import Saved, Saving, Stop, Stopped
@@ -93,6 +93,7 @@ def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) ->
 
     if trained:
         seconds = take_up_end(learner, end)
+        saved.clear()
     else:
         seconds = train(trainer, learner, experiment, data, test, task_idx, saving)
     stop.obey()
@@ -208,7 +209,8 @@ def judge(
             EVALUATION_BATCH,
             args.num_workers,
         )
-        bank = extract_features(learner.method.encoder, learner.eval_view, voters, learner.device)
+        with evaluation_precision(args.precision, learner.device):  # as the test images were seen
+            bank = extract_features(learner.method.encoder, learner.eval_view, voters, learner.device)
         correct = knn_correct(bank, test_features(learner, data), data.num_classes, args.knn_k)
         accuracy["knn"] = mean_by_task(correct, data.split.test)
     return accuracy

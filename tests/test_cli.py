@@ -100,6 +100,7 @@ DISTILL = ("--distiller", "contrastive", "--distiller_classifier", "soft_label")
         ("--mean 123 116 103", ["--mean 123", "at most 1"]),
         ("--lars --optimizer adam", ["--lars", "--optimizer adam", "--optimizer sgd"]),
         ("--scheduler step", ["--scheduler step", "--lr_decay_steps 60 80"]),
+        ("--scheduler reduce --lr_gamma 1", ["--lr_gamma 1", "less than 1"]),
         ("--gpus cuda", ["--gpus cuda", "e.g. --gpus 0"]),
         ("--gpus -1", ["--gpus -1", "e.g. --gpus 0"]),
         ("--gpus ²", ["--gpus ²", "e.g. --gpus 0"]),

@@ -18,6 +18,7 @@ from kaizen import evaluate, judge, task
 from kaizen.checkpoint import save_task
 from kaizen.cli import flags_of
 from kaizen.data.datasets import DATASETS
+from kaizen.data.images import MemoryImages, image_folder
 from kaizen.evaluate import main
 from kaizen.experiment import Experiment
 from kaizen.files import read_json, write_json
@@ -290,6 +291,27 @@ def test_our_own_checkpoint_needs_no_other_flag(trained: Path, tmp_path: Path) -
         head = "knn_seen_tasks" if protocol == "knn" else protocol
         trained_row = read_json(trained / "run" / "task1" / "accuracy.json")["heads"][protocol]
         assert read_json(tmp_path / f"{head}.json")["accuracy_by_task"] == trained_row
+
+
+def test_image_sets_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
+    folders = [class_folders(tmp_path / name, [3, 3], sizes=[(8, 8)]) / "train" for name in "ab"]
+    first, second = (judge.contents_of(image_folder(folder, "--train_dir")) for folder in folders)
+    assert first != second and first == judge.contents_of(image_folder(folders[0], "--train_dir"))
+    levels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    black, grey = (MemoryImages(levels + value, torch.arange(2), ["a", "b"]) for value in (0, 99))
+    assert judge.contents_of(black) != judge.contents_of(grey)
+
+
+def test_features_of_other_images_are_not_taken(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = trained / "run" / "task0" / "final.ckpt"
+    made: list[int] = []
+    extract = judge.extract_features
+    monkeypatch.setattr(judge, "extract_features", lambda *args: (made.append(1), extract(*args))[1])
+    command = ["--pretrained_model", str(path), "--protocol", "knn", "--out", str(tmp_path / "out")]
+    for flags, new in (([], 2), ([], 0), (["--held_back", "0.5"], 2)):
+        made.clear()
+        assert main([*command, *flags]) == 0
+        assert len(made) == new
 
 
 def test_the_same_images_in_every_task_are_counted_once(trained: Path, tmp_path: Path) -> None:

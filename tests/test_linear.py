@@ -38,6 +38,7 @@ def test_what_is_given_counts() -> None:
     assert (given.lr, given.max_epochs, given.scheduler, given.weight_decay) == (2, 10, "cosine", 0.1)
     assert given.lr_decay_steps == [6, 8]  # the same share of the epochs
     assert flags("--lr_decay_steps", "1", "2").lr_decay_steps == [1, 2]
+    assert [flags("--max_epochs", str(n)).lr_decay_steps for n in (1, 2, 3)] == [[1], [1], [1, 2]]
 
 
 @pytest.mark.parametrize("scheduler", ["none", "step", "cosine", "warmup_cosine", "exponential", "reduce"])

@@ -87,6 +87,7 @@ def test_probe_batches() -> None:
     assert probe_batch_size(published, 1000, 10) == 100
     assert probe_batch_size(published, 1001, 10) == 101
     clean = args_of("--online_eval_batchnorm", "frozen", "--batch_size", "64")
+    assert probe_batch_size(published, 5, 10) == 2  # of one image BatchNorm has no variance
     assert probe_batch_size(clean, 1000, 10) == 64
     assert probe_batch_size(clean, 20, 10) == 20
     assert probe_batch_size(args_of("--online_eval_batch_size", "7"), 1000, 10) == 7

@@ -78,6 +78,8 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
         (B, 3, H, W) float. On average less than 0.001 grey levels from PIL.
     """
     batch, channels, height, width = images.shape
+    if batch == 0:
+        return images
     radius = _box_radius(sigma)[:, None]
     distance = torch.arange(-2, 3, device=images.device).abs()
     kernel = (radius + 1 - distance).clamp_(0, 1) / (2 * radius + 1)

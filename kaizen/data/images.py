@@ -209,6 +209,8 @@ class FolderImages:
         if isinstance(crops, CentreCrop):
             return torch.stack([crops(image) for image in images])
         rows = [[crop(image) for crop in crops] for image in images]
+        if not rows:  # of few images, a process that shares them may have none
+            return [torch.empty(0, 3, crop.size, crop.size, dtype=torch.uint8) for crop in crops]
         return [torch.stack(view) for view in zip(*rows, strict=True)]
 
 

@@ -158,6 +158,10 @@ class SSLMethod(nn.Module):
         """Called before each epoch of a task, 0-based. In it, nothing may ask for a tensor's value: the host waits."""
         self.epoch = epoch
 
+    def resume_epoch(self, epoch: int) -> None:
+        """Called where training goes on inside an epoch, with all that was saved in its place."""
+        self.epoch = epoch
+
     def not_finite_cure(self) -> str:
         """What to do where the loss is not finite, if flags of the method may be at fault; the end of a sentence."""
         return ""

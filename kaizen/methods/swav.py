@@ -73,6 +73,14 @@ class SwAV(SSLMethod):
     def start_epoch(self, epoch: int) -> None:
         """Look how far the queue is filled; in between the host counts along, as looking would make it wait."""
         super().start_epoch(epoch)
+        self._count()
+
+    def resume_epoch(self, epoch: int) -> None:
+        """Look at what the queue holds by then."""
+        super().resume_epoch(epoch)
+        self._count()
+
+    def _count(self) -> None:
         self.filled = int(self.queue[0].any(dim=1).sum())
 
     @torch.no_grad()

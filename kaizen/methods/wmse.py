@@ -40,6 +40,8 @@ class WMSE(SSLMethod):
         size, dim, hidden = flags["whitening_size"], flags["output_dim"], flags["proj_hidden_dim"]
         if size > batch_size:
             raise UsageError(f"--whitening_size {size}: above --batch_size {batch_size}; use at most that")
+        if size < 2:
+            raise UsageError(f"--whitening_size {size}: a single image has no covariance; use at least 2")
         if flags["whitening_eps"] > 0:
             return
         if size <= dim:

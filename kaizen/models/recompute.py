@@ -52,12 +52,14 @@ def _policy(context: Any, operator: Any, *args: Any, **kwargs: Any) -> Checkpoin
 def _again(parts: list[nn.Module], inner: AbstractContextManager[Any]) -> Iterator[None]:
     """Running statistics stay as they are: they have seen this batch."""
     norms = [module for part in parts for module in part.modules() if isinstance(module, _BatchNorm)]
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    kept = [(norm.momentum, None if (seen := norm.num_batches_tracked) is None else seen.clone()) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum = 0.0
     try:
         with inner:
             yield
     finally:
         for norm, (momentum, seen) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, seen
+            norm.momentum = momentum
+            if seen is not None and norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.copy_(seen)  # nn.SyncBatchNorm has to have it

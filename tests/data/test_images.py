@@ -11,6 +11,7 @@ from PIL import Image
 
 from kaizen.args import UsageError
 from kaizen.data.decoding import read_image
+from kaizen.data.filters import gaussian_blur
 from kaizen.data.images import (
     LARGEST_KEPT,
     CentreCrop,
@@ -40,6 +41,12 @@ def test_the_higher_bits_of_sixteen_count(tmp_path: Path) -> None:
     Image.fromarray(levels.astype(np.float32)).save(tmp_path / "b.tiff")
     with pytest.raises(UsageError, match="b.tiff: cannot be read as an image .levels of 32 bits, mode F"):
         read_image(tmp_path / "b.tiff")
+
+
+def test_no_image_is_an_empty_batch_of_each_crop(tmp_path: Path) -> None:
+    data = folder(tmp_path, sizes=[(100, 120)])
+    assert [crop.shape for crop in data.read([], TWO_CROPS)] == [(0, 3, 8, 8), (0, 3, 6, 6)]
+    assert gaussian_blur(torch.empty(0, 3, 8, 8), torch.empty(0)).shape == (0, 3, 8, 8)
 
 
 def test_images_in_memory_are_gathered() -> None:

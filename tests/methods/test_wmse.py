@@ -80,6 +80,7 @@ def test_several_partitions_are_averaged() -> None:
         ("--whitening_size 65", ["--whitening_size 65", "--batch_size 64"]),
         ("--whitening_size 6", ["--whitening_size 6", "--output_dim 6", "--whitening_eps"]),
         ("--output_dim 9 --whitening_size 32", ["--proj_hidden_dim 8", "--output_dim 9", "--whitening_eps"]),
+        ("--whitening_size 1 --whitening_eps 0.1", ["--whitening_size 1", "at least 2"]),
         ("--whitening_eps 1.5", ["--whitening_eps 1.5", "at most 1"]),
     ],
 )

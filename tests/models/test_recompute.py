@@ -55,6 +55,20 @@ def test_gradients_and_running_statistics_are_the_same_bit_for_bit(name: str, im
     assert int(plain.get_buffer("bn1.num_batches_tracked")) == 4
 
 
+def test_batch_norm_counts_its_batches_also_the_second_time(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nn.SyncBatchNorm refuses to train without the counter."""
+    forward, seen = nn.BatchNorm2d.forward, []
+
+    def looks(self: nn.BatchNorm2d, maps: Tensor) -> Tensor:
+        seen.append(self.num_batches_tracked)
+        return forward(self, maps)
+
+    monkeypatch.setattr(nn.BatchNorm2d, "forward", looks)
+    _, lean = twins("resnet18")
+    two_views(lean, images).backward()
+    assert len(seen) > 40 and None not in seen
+
+
 def test_half_precision_finds_its_weights_again(images: Tensor) -> None:
     """Autocast remembers its copies of weights from the first view to the second, but not until the backward pass."""
     plain, lean = twins("resnet18")
