@@ -80,23 +80,10 @@ def scales() -> Table:
     others, rows = _arms("scale"), []
     for (method, name), runs in {**_same_seeds(others), **others}.items():
         arm, _, scale = name.partition(", ")
-        if "probe" not in scale:
-            rows.append([NAMES[method], scale or "the study", _shown(arm), *_numbers(runs)])
+        if (scale := scale or "the study") in SCALES:
+            rows.append([NAMES[method], scale, _shown(arm), *_numbers(runs)])
     rows.sort(key=lambda row: SCALES.index(row[1]))
     return [["method", "scale", "arm", *COLUMNS], *rows]
-
-
-def probes() -> Table:
-    """What the published way to train the probe makes of its numbers."""
-    others, rows = _arms("scale"), []
-    for (method, name), runs in {**_same_seeds(others), **others}.items():
-        if name == "Kaizen" or "probe" in name:
-            how = "update" if "probe" in name else "frozen"
-            found = [_over(runs, metric, "online") for metric in HEADLINE]
-            rest = [_over(runs, "final_accuracy", head) for head in ("classifier", "knn")]
-            rows.append([NAMES[method], f"`{how}`", str(len(runs)), *map(_text, found + rest)])
-    probe = [f"probe: {name}" for name in ("final", "continual", "forgetting")]
-    return [["method", "`--online_eval_batchnorm`", "seeds", *probe, "classifier: final", "kNN: final"], *rows]
 
 
 def tuning() -> Table:
@@ -111,8 +98,8 @@ def tuning() -> Table:
 
 
 # What stands on which page between a marker of this name and the next end.
-TABLES = {"runs": results, "distances": distances, "scales": scales, "probes": probes, "tuning": tuning}
-PLACES = (("docs/study.md", "runs"), ("docs/study.md", "distances"), ("docs/study.md", "scales"), ("README.md", "runs"))
+TABLES = {"runs": results, "distances": distances, "scales": scales, "tuning": tuning}
+PLACES = (*(("docs/study.md", marker) for marker in TABLES), ("README.md", "runs"))
 
 
 def _arms(rows: str) -> Arms:
