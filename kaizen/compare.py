@@ -16,7 +16,7 @@ from pathlib import Path
 from kaizen import study_bars, study_plots, study_tables
 from kaizen.args import UsageError, nearest, shown
 from kaizen.disk import disk_told
-from kaizen.files import atomic_write_text, write_json
+from kaizen.files import atomic_write_text, path_error, write_json
 from kaizen.page.comparison import comparison_page
 from kaizen.plots import save_figure
 from kaizen.runs import Run, find_experiments, printable, read_run, without_duplicates
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {printable(str(error.filename))}: {error.strerror}; check this path", file=sys.stderr)
+        print(f"error: {printable(path_error(error))}", file=sys.stderr)
         return 2
     return 0
 

@@ -228,7 +228,7 @@ def test_a_run_that_fails_keeps_none_but_its_own_kind_and_is_taken_up(study: Pla
 
 def test_what_a_run_of_a_study_said_last_is_told(study: Place) -> None:
     done = study.start(*STUDY, "--slots", "2", FAIL="big-Y-seed7", CODE="3")
-    assert re.search(r"big-Y-seed7: exit status 3 after \d+ seconds \(\d of 6\): error: it went wrong", done.stdout)
+    assert re.search(r"big-Y-seed7: exit status 3 after \d seconds \(\d of 6\): error: it went wrong", done.stdout)
     assert "error" in (study.folder / "experiments" / "big-Y-seed7" / "output.txt").read_text()
 
 

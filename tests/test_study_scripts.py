@@ -101,31 +101,14 @@ def test_many_classifiers_are_tried_on_one_encoder(tmp_path: Path, capsys: pytes
     words = " ".join(command_line("--classifier_layers", "8", "--distiller", "contrastive", "--num_tasks", "2",
                                   "--distiller_classifier", "soft_label", "--scheduler", "none"))  # fmt: skip
     script.write_text(f"python3 main_continual.py {words}\n")
-    argv = [
-        "--script",
-        str(script),
-        "--arm",
-        "Kaizen",
-        "--out",
-        str(out),
-        "--rates",
-        "0.01",
-        "0.1",
-        "--weights",
-        "0",
-        "2",
-    ]
+    argv = ["--script", str(script), "--arm", "Kaizen", "--out", str(out)]
+    argv += ["--rates", "0.01", "0.1", "--weights", "0", "2"]
     assert tune_classifier.main(argv) == 2
     assert capsys.readouterr().err.startswith("error: --held_back is missing")
     assert tune_classifier.main([*argv, "--held_back", "0.2"]) == 0
     with out.open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["rate"], row["weight"]) for row in rows] == [
-        ("0.01", "0.0"),
-        ("0.01", "2.0"),
-        ("0.1", "0.0"),
-        ("0.1", "2.0"),
-    ]
+    assert [f"{row['rate']} {row['weight']}" for row in rows] == ["0.01 0.0", "0.01 2.0", "0.1 0.0", "0.1 2.0"]
     assert all(0 <= float(row["final"]) <= 1 and len(row["last_row"].split()) == 2 for row in rows)
     assert len({row["last_row"] for row in rows}) > 1
 
@@ -134,7 +117,7 @@ def test_each_of_many_classifiers_learns_as_it_would_alone() -> None:
     """Rates as factors on the gradient, under momentum."""
     rates = (0.1, 0.3)
     many = tune_classifier.Classifiers(2, [4, 5, 3])
-    linear = [layer for layer in (nn.Linear(4, 5), nn.Linear(5, 3))]
+    linear = [nn.Linear(4, 5), nn.Linear(5, 3)]
     for layer, weight, bias in zip(linear, many.weights, many.biases, strict=True):
         layer.weight.data, layer.bias.data = weight[1].T.clone(), bias[1, 0].clone()
     alone = nn.Sequential(linear[0], nn.ReLU(), linear[1])

@@ -34,6 +34,7 @@ from kaizen.bash_script import Script, parse_script  # noqa: E402
 from kaizen.building import build_learner, build_trainer, training_loaders  # noqa: E402
 from kaizen.checkpoint import save_task  # noqa: E402
 from kaizen.cli import flags_of, image_size, read_args  # noqa: E402
+from kaizen.commands import status_of  # noqa: E402
 from kaizen.data.loaders import EVALUATION_BATCH, evaluation_loader, join  # noqa: E402
 from kaizen.experiment import Experiment  # noqa: E402
 from kaizen.features import extract_features  # noqa: E402
@@ -124,12 +125,7 @@ class ManyClassifiers(pl.Callback):
 
 def main(argv: list[str]) -> int:
     """Returns the exit status: 0, or 2 for bad input."""
-    try:
-        run(argv)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return status_of(run, argv)
 
 
 def run(argv: list[str]) -> None:
