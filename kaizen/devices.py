@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -68,6 +71,29 @@ def leads(args: Args) -> bool:
     if seat() or device_count(args) == 1:
         return first_seat()
     return os.environ.get("LOCAL_RANK", "0") == "0" and (args.num_nodes == 1 or node_rank() == 0)
+
+
+@contextmanager
+def memory_told(args: Args) -> Iterator[None]:
+    """Turn an end for want of memory, the device's or the machine's, into one line.
+
+    Raises:
+        UsageError: an allocation has failed.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = str(error)
+        on_cpu = "can't allocate memory" in said  # a plain RuntimeError, unlike that of a GPU
+        if not (on_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)):
+            raise
+        asked = re.search(r"allocate (\d[\d.]* \w+)", said)
+        more = f" ({asked[1]} more)" if asked else ""
+        raise UsageError(
+            f"--batch_size {args.batch_size}: there is not enough memory for it and the networks{more}; "
+            f"give a smaller one, {'' if args.recompute else '--recompute True, '}or less of what is large here: "
+            "--encoder_width, --queue_size, --size"
+        ) from None
 
 
 def _check_compiler(cuda: bool) -> None:

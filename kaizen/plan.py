@@ -88,6 +88,10 @@ def _split(args: Args, train: ImageSet, test: ImageSet, num_classes: int) -> Tas
     if args.split_strategy == "domain":
         assert train.domains is not None and test.domains is not None
         return split_domains(train.domains, test.domains, num_classes, args.num_tasks)
+    if args.num_tasks > len(train.targets):  # before as many are made
+        raise UsageError(
+            f"--num_tasks {args.num_tasks}: there are {len(train.targets)} training images; use fewer tasks"
+        )
     return make_split(
         args.split_strategy,
         train.targets,

@@ -28,7 +28,7 @@ from kaizen.cli import args_from, image_size
 from kaizen.compiling import compile_networks
 from kaizen.data.images import ImageSet
 from kaizen.data.loaders import EVALUATION_BATCH, Batch, evaluation_loader
-from kaizen.devices import leads
+from kaizen.devices import leads, memory_told
 from kaizen.disk import disk_told
 from kaizen.embedding import draw_embedding
 from kaizen.experiment import Experiment
@@ -232,10 +232,12 @@ def main(argv: list[str]) -> int:
         folder = Path(argv[0])
         with stop.listening(), disk_told(f"--experiment_dir {folder.name}", folder), ExitStack() as silence:
             experiment = Experiment.open(folder)
-            if not (first := leads(args_from(experiment.flags))):
+            args = args_from(experiment.flags)
+            if not (first := leads(args)):
                 nowhere = silence.enter_context(Path(os.devnull).open("w"))
                 silence.enter_context(redirect_stdout(nowhere))  # the leading process says the same
-            run_task(experiment, int(argv[1]), stop)
+            with memory_told(args):
+                run_task(experiment, int(argv[1]), stop)
     except Abandoned as abandoned:
         if first:  # the other may have had no time to say why
             print(f"a process that shared the steps has ended: exit status {abandoned.status}", file=sys.stderr)

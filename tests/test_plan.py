@@ -43,6 +43,12 @@ def test_tasks_of_the_digits() -> None:
     assert data.task_names == ["part 0", "part 1", "part 2"]
 
 
+@pytest.mark.parametrize("tasks", ["2000", "500000000"])
+def test_more_tasks_than_images_are_refused_before_they_are_made(tasks: str) -> None:
+    with pytest.raises(UsageError, match=f"--num_tasks {tasks}: there are [0-9]+ training images; use fewer tasks"):
+        plan("--split_strategy", "data", "--num_tasks", tasks)
+
+
 def test_one_task_holds_everything() -> None:
     args, data = plan("--num_tasks", "1", "--replay")
     assert sorted(data.split.classes[0]) == list(range(10))
