@@ -7,7 +7,7 @@ r"""Run bash scripts as experiments: make each one's folder, keep a copy of the 
     python job_launcher.py --script A.sh --mode slurm --partition gpu --gpus 4 --hours 12 --requeue
 
 A script holds one `python3 main_continual.py ...` command. It is read here and started without a shell: a
-variable's value always arrives as one argument, whatever it contains. What only a shell could do is refused.
+variable's value arrives as one argument, whatever it contains. What only a shell could do is refused.
 """
 
 from __future__ import annotations

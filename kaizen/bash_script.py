@@ -1,6 +1,7 @@
 """What a bash script with one `python3 main_continual.py ...` command hands to it, read without a shell.
 
-A variable's value always arrives as one argument, whatever it contains. What only a shell could do is refused.
+A variable's value arrives as one argument, whatever it contains, or, if it is empty and not in quotes, as none. What
+only a shell could do is refused.
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ EXPANSION = re.compile(
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a word, its quotes removed; a literal one has no variables to expand."""
+    """A part of a word, without its quotes if it was `quoted`; a `literal` one has no variables to expand."""
 
     text: str
     line: int
     literal: bool
+    quoted: bool
 
 
 Word = list[Segment]
@@ -75,13 +77,19 @@ class Script:
                 if new_word:
                     lines[-1].append([])
                 text = "$HOME" if kind == "home" else match[kind]
-                lines[-1][-1].append(Segment(text, line, literal=kind in ("single", "escaped")))
+                literal = kind in ("single", "escaped")
+                lines[-1][-1].append(Segment(text, line, literal, quoted=literal or kind == "double"))
             new_word = kind in ("newline", "blank", "comment") or (kind == "join" and new_word)
         return [words for words in lines if words]
 
     def expand(self, word: Word, variables: Mapping[str, str]) -> str:
         """Put the variables' values into a word; a value is never split or read again."""
         return "".join(p.text if p.literal else self._put(p.text, p.line, variables) for p in word)
+
+    def arguments(self, words: Sequence[Word], variables: Mapping[str, str]) -> list[str]:
+        """Expand the words of a command; as in bash, one without quotes that comes to nothing is none."""
+        expanded = [(self.expand(word, variables), word) for word in words]
+        return [text for text, word in expanded if text or any(part.quoted for part in word)]
 
     def _put(self, text: str, start: int, variables: Mapping[str, str]) -> str:
         def value(match: re.Match[str]) -> str:
@@ -130,7 +138,7 @@ def parse_script(script: Script, environment: Mapping[str, str]) -> tuple[list[s
             if command:
                 raise script.refusal(words[0][0].line)
             given = {name: variables[name] for name in exported & variables.keys()}
-            command = [script.expand(word, variables) for word in words[start + 2 :]], given
+            command = script.arguments(words[start + 2 :], variables), given
             for word in words[:start]:  # in A=1 B=$A the second sees the first, and the arguments see neither
                 given |= (new := assign([word]))
                 variables |= new

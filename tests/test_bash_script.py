@@ -45,6 +45,7 @@ LIKE_BASH = {
     "escapes": "python3 main_continual.py \\$A a\\ b \\` \\; \\' \\\\\n",
     "joined": "python3 main_continual.py --a='b c'\"d\"e$A'$A'\"$A\"\n",
     "braces": 'python3 main_continual.py ${A}x "${A:-no}" ${NO:-yes} "${NO:-$A/x y}" ${EMPTY:-z}${NO:-}!\n',
+    "nothing": "python3 main_continual.py $EMPTY ${NO:-} $EMPTY${NO:-} $EMPTY'' \"$EMPTY\" \"${NO:-}\" ''\n",
     "dollar alone": "python3 main_continual.py $ a$ $/x $.y\n",
     "script's variables": 'B=one\nexport C="$B two"\nD=$B$B E=$D\npython3 main_continual.py $B "$C" $D $E\n',
     "the script's value wins": "A=new\npython3 main_continual.py $A\n",
@@ -75,7 +76,7 @@ def test_any_quoted_argument_arrives_unchanged(values: list[str]) -> None:
     assert parse(f"python3 main_continual.py {shlex.join(values)}") == values
 
 
-@given(st.text(st.characters(codec="utf-8", exclude_characters="\0")))
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
 @settings(max_examples=200, deadline=None)
 def test_a_value_is_never_split_or_read_again(value: str) -> None:
     text = 'B=$A\npython3 main_continual.py $A "${A}" x${B}y ${A:-}'
