@@ -126,7 +126,8 @@ def run(argv: list[str], meeting: Meeting | None = None) -> int:
     if data.skipped.faults:
         print(data.skipped, flush=True)
     with disk_told(f"--experiment_dir {folder.name}", folder):
-        Experiment.check(folder, flags_of(args), data.split.classes, data.skipped.names)
+        identities = data.identities
+        Experiment.check(folder, flags_of(args), data.split.classes, data.skipped.names, identities)
         check_start(args, folder, data.num_classes)
         make_folder(folder)
         with held(folder) as lock:  # all that was checked may have changed until here, and `start` checks again
@@ -138,6 +139,7 @@ def run(argv: list[str], meeting: Meeting | None = None) -> int:
                 data.skipped.names,
                 data.train.class_names,
                 told,
+                identities,
             )
             return chain(experiment, args.task_idx, args.num_tasks, lock, meeting)
 

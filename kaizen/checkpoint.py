@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,8 +134,7 @@ def restore(
     odd = {name.split(".")[0] for name in own.keys() ^ state.keys() if name.startswith(optional)}
     kept = {name: value for name, value in state.items() if not name.startswith(tuple(f"{part}." for part in odd))}
     wanted = {name: value for name, value in own.items() if not name.startswith(tuple(f"{part}." for part in odd))}
-    for name in sorted(wanted.keys() | kept.keys()):
-        _refuse(_mismatch(name, wanted.get(name), kept.get(name)), path, flag)
+    check_same(wanted, kept, path, flag)
     learner.load_state_dict(kept, strict=False)  # both sides were compared name by name above
     return sorted({*odd, *checkpoint["aside"]})
 
@@ -149,11 +149,16 @@ def load_part(module: nn.Module, state: dict[str, Tensor], prefix: str, path: Pa
     """
     part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     own = module.state_dict()
-    for name in sorted(own.keys() | part.keys()):
-        _refuse(_mismatch(prefix + name, own.get(name), part.get(name)), path, flag)
+    check_same(own, part, path, flag, prefix)
     if any(value.is_meta for value in own.values()):
         module.to_empty(device="cpu")
     module.load_state_dict(part)
+
+
+def check_same(own: Mapping[str, Tensor], there: Mapping[str, Tensor], path: Path, flag: str, prefix: str = "") -> None:
+    """Raises UsageError where names, given without their `prefix`, or shapes are not those of a checkpoint."""
+    for name in sorted(own.keys() | there.keys()):
+        _refuse(_mismatch(prefix + name, own.get(name), there.get(name)), path, flag)
 
 
 def new_parts(task_idx: int) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -41,7 +41,12 @@ class Experiment:
 
     @classmethod
     def check(
-        cls, folder: Path, flags: dict[str, Any], tasks: list[list[int]] | None = None, skipped: Sequence[str] = ()
+        cls,
+        folder: Path,
+        flags: dict[str, Any],
+        tasks: list[list[int]] | None = None,
+        skipped: Sequence[str] = (),
+        images: Mapping[str, str] | None = None,
     ) -> None:
         """Raises UsageError where an experiment in the folder cannot go on with these flags, or data if given."""
         if not (folder / "experiment.json").exists():
@@ -58,6 +63,12 @@ class Experiment:
             )
         if tasks is not None:
             cls(folder, flags).check_images(skipped)
+        for kind, identity in (images or {}).items():
+            if before.get("images", {}).get(kind, identity) != identity:
+                raise UsageError(
+                    f"--data_dir {flags['data_dir']}: its {kind} images are not those that {folder} began with, "
+                    "or in another order; put them back as they were, or use another folder"
+                )
 
     @classmethod
     def start(
@@ -69,6 +80,7 @@ class Experiment:
         skipped: Sequence[str] = (),
         classes: Sequence[str] = (),
         notices: Sequence[str] = (),
+        images: Mapping[str, str] | None = None,
     ) -> Experiment:
         """Make the folder, or go on in it.
 
@@ -80,12 +92,13 @@ class Experiment:
             skipped: names of images that are left out, as they cannot be read.
             classes: their names, in the order of their numbers.
             notices: what the user was told at the start.
+            images: training and test images, told apart by `kaizen.data.identity`.
 
         Raises:
             UsageError: the folder holds an experiment that cannot go on like this.
         """
         make_folder(folder)
-        cls.check(folder, flags, tasks, skipped)
+        cls.check(folder, flags, tasks, skipped, images)
         if (folder / "experiment.json").exists():
             cls.open(folder)._settle()
         about = {
@@ -98,6 +111,7 @@ class Experiment:
             "skipped_images": [*skipped],
             "classes": [*classes],
             "notices": [*notices],
+            "images": {**(images or {})},
         }
         write_json(folder / "experiment.json", about)
         return cls(folder, flags)

@@ -13,6 +13,7 @@ from kaizen.cli import classifier_distiller, feature_distiller, image_size, prob
 from kaizen.data.checks import check_classes, used_domains
 from kaizen.data.datasets import DatasetInfo, dataset_info
 from kaizen.data.held_back import hold_back
+from kaizen.data.identity import identity
 from kaizen.data.images import ImageSet
 from kaizen.data.loaders import full_batches
 from kaizen.data.readable import Skipped, without_bad
@@ -38,6 +39,11 @@ class Data:
     split: TaskSplit
     visible_targets: Tensor
     skipped: Skipped = field(default_factory=Skipped)
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """Which images each set has, in which order."""
+        return {"training": identity(self.train), "test": identity(self.test)}
 
     @property
     def task_names(self) -> list[str]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from kaizen.args import UsageError
-from kaizen.checkpoint import lasting, read_checkpoint
+from kaizen.checkpoint import check_same, lasting, read_checkpoint
 from kaizen.data.loaders import ShuffledBatches
 from kaizen.files import atomic_path
 from kaizen.learner import ContinualLearner
@@ -179,6 +179,13 @@ class Saving(pl.Callback):
             "rows": sum(len(logger.rows) for logger in trainer.loggers if isinstance(logger, MetricsFile)),
             "seconds": self.seconds,
         }
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Lightning takes what fits. Raises UsageError where anything but the teacher is missing, or is of no use."""
+        assert self.path is not None
+        check_same(lasting(pl_module.state_dict()), checkpoint["state_dict"], self.path, "--experiment_dir")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Go on as if nothing had been."""

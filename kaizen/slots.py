@@ -58,9 +58,9 @@ def cores() -> int:
 class Slots:
     """Runs experiments in slots, each at the first one that is free, and goes on when one fails.
 
-    Bad input or a kill of one of a recipe's runs keeps the recipe's other runs from beginning, as they would end the
-    same way; a signal keeps all of them. An experiment that another process runs, as one whose launcher was killed,
-    gets a slot and begins there once that process is over, if it is not done by then.
+    Bad input that ends one of a recipe's runs before its first task keeps the recipe's other runs from beginning, as
+    they would end the same way; a signal keeps all of them. An experiment that another process runs, as one whose
+    launcher was killed, gets a slot and begins there once that process is over, if it is not done by then.
     """
 
     def __init__(self, relay: Relay, slots: Sequence[Slot], dry_run: bool, runs: Sequence[Run]) -> None:
@@ -136,7 +136,9 @@ class Slots:
         except OSError as error:  # the others need not suffer from it
             print(f"error: {path_error(error)}", file=sys.stderr)
             self.codes[place] = code or 2
-        if code == 2 or code > 128:
+        if code == 2 and not any(
+            run.folder.glob("task*/state.json")
+        ):  # later it may be one run's own, as a loss of nan
             self.stopped.append(run.recipe)
 
 

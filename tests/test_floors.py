@@ -61,6 +61,7 @@ FLOORS: list[list[str]] = [
         "kaizen.data.index",
         "kaizen.data.decoding",
         "kaizen.data.images",
+        "kaizen.data.identity",
         "kaizen.data.readable",
         "kaizen.data.held_back",
         "kaizen.data.given",

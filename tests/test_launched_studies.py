@@ -23,6 +23,10 @@ FAILS_WITH = """
 import json, os, sys
 flags = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
 print(json.dumps(sys.argv[1:]), flush=True)
+if "BEGUN" in os.environ:
+    place = f"experiments/{sys.argv[sys.argv.index('--experiment_dir') + 1]}/task0"
+    os.makedirs(place)
+    open(f"{place}/state.json", "w")
 sys.exit(json.loads(os.environ.get("CODES", "{}")).get(flags["--seed"], 0))
 """
 
@@ -60,14 +64,21 @@ def test_a_failed_seed_does_not_keep_the_others(place: Place) -> None:
     ]
 
 
-@pytest.mark.parametrize("code", [2, 137])
-def test_bad_input_or_a_kill_keeps_the_others(place: Place, code: int) -> None:
+def test_bad_input_keeps_the_others(place: Place) -> None:
     place.stand_in(FAILS_WITH)
-    done = place.start("--seeds", "5", "6", "7", CODES=f'{{"5": {code}}}')
-    assert (done.returncode, len(runs(done))) == (code, 1)
-    assert done.stderr.splitlines()[0].startswith(f"seed 5 stopped with exit status {code}")
-    assert done.stderr.splitlines()[1] == "not begun: --seeds 6 7"
-    assert len(place.experiments) == (0 if code == 2 else 1)
+    done = place.start("--seeds", "5", "6", "7", CODES='{"5": 2}')
+    assert (done.returncode, len(runs(done))) == (2, 1)
+    assert done.stderr.splitlines() == ["seed 5 stopped with exit status 2", "not begun: --seeds 6 7"]
+    assert place.experiments == []
+
+
+@pytest.mark.parametrize(("code", "begun"), [(2, {"BEGUN": "1"}), (137, {})])
+def test_a_loss_of_nan_or_a_kill_keeps_none(place: Place, code: int, begun: dict[str, str]) -> None:
+    place.stand_in(FAILS_WITH)
+    done = place.start("--seeds", "5", "6", "7", CODES=f'{{"5": {code}}}', **begun)
+    assert (done.returncode, len(runs(done))) == (code, 3)
+    assert done.stderr.startswith(f"seed 5 stopped with exit status {code}") and "not begun" not in done.stderr
+    assert len(place.experiments) == 3
 
 
 def in_use_elsewhere(place: Place, name: str) -> int:
@@ -208,9 +219,7 @@ def test_a_study_fills_its_slots_and_is_compared(study: Place) -> None:
     assert done.stdout.splitlines()[-1] == f"compared {' '.join(by_seed)} --out experiments/big-comparison"
 
 
-@pytest.mark.parametrize(
-    ("code", "kept"), [(1, []), (2, ["big-X-seed6", "big-X-seed7"]), (137, ["big-X-seed6", "big-X-seed7"])]
-)
+@pytest.mark.parametrize(("code", "kept"), [(1, []), (2, ["big-X-seed6", "big-X-seed7"]), (137, [])])
 def test_a_run_that_fails_keeps_none_but_its_own_kind_and_is_taken_up(study: Place, code: int, kept: list[str]) -> None:
     done = study.start(*STUDY, FAIL="big-X-seed5", CODE=str(code))
     assert done.returncode == code

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import args_of, command_line
+from helpers import args_of, class_folders, command_line
 
 import main_continual
 from kaizen.bash_script import Script, parse_script
@@ -506,3 +506,28 @@ def test_a_chain_that_began_at_the_second_task_is_not_mixed_with_another(
         assert main_continual.main([*flags, "--task_idx", first]) == 0
         assert stand_in.read_text().splitlines() == [f"-m kaizen.task {folder} {task}" for task in (3, 4)]
         stand_in.unlink()
+
+
+@pytest.mark.usefixtures("tiny", "stand_in")
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_images_that_were_changed_since_are_noticed_and_nothing_is_touched(
+    split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = class_folders(tmp_path / "data")
+    flags = command_line("--data_dir", "data", "--num_tasks", "2", "--experiment_dir", "run", dataset="custom")
+    main_continual.main(flags)
+    before = Path("experiments/run/experiment.json").read_bytes()
+    data.rename(tmp_path / "moved")
+    flags[flags.index("data")] = "moved"
+    first = sorted((tmp_path / "moved" / split / "class1").iterdir())[0]
+    last = first.rename(first.with_name(f"z{first.name}"))
+    capsys.readouterr()
+    assert main_continual.main(flags) == 2
+    kind = {"train": "training", "val": "test"}[split]
+    error = capsys.readouterr().err
+    assert f"error: --data_dir moved: its {kind} images are not those that experiments/run began with" in error
+    assert Path("experiments/run/experiment.json").read_bytes() == before
+    last.rename(first)
+    main_continual.main(flags)
+    assert "images are not those" not in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers import class_folders, command_line
 
+from kaizen.args import UsageError
 from kaizen.checkpoint import load_task
 from kaizen.cli import flags_of, read_args
 from kaizen.experiment import Experiment
@@ -91,6 +92,49 @@ def test_stopped_anywhere_the_end_is_the_same(method: str, workers: int, tmp_pat
     stopped = start(argv, tmp_path / "stopped")
     assert finish(stopped, [StopsAt(3), StopsAt(9), StopsAt(4), StopsAt(7), StopsAt(1), StopsAt(6)]) == 6
     compare(whole, stopped)
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_damaged_checkpoints_inside_a_task_are_passed_over(
+    damaged: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class_folders(tmp_path / "data", (24, 24, 24, 24))
+    argv = command_line(*EVERYTHING, "--data_dir", str(tmp_path / "data"), method="mocov2plus", dataset="custom")
+    whole, stopped = start(argv, tmp_path / "whole"), start(argv, tmp_path / "stopped")
+    finish(whole, [])
+    with pytest.raises(Stopped):
+        run_task(stopped, 0, StopsAt(15))  # two epochs of six steps are saved
+    saved = Saved(stopped.task_folder(0) / "progress").paths()
+    assert [path.name for path in saved] == ["step000000012.ckpt", "step000000006.ckpt"]
+    for path in saved[:damaged]:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    capsys.readouterr()
+    finish(stopped, [])
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert len(said) == damaged
+    for path, line in zip(saved, said, strict=False):
+        assert line.startswith(f"warning: --experiment_dir {path}: cut short, damaged") and "before it" in line
+    compare(whole, stopped)
+
+
+@pytest.mark.parametrize("change", ["missing", "more", "renamed"])
+def test_inside_a_task_nothing_is_taken_from_a_checkpoint_that_lacks_something(change: str, tmp_path: Path) -> None:
+    class_folders(tmp_path / "data", (24, 24, 24, 24))
+    argv = command_line(*EVERYTHING, "--data_dir", str(tmp_path / "data"), dataset="custom")
+    experiment = start(argv, tmp_path / "run")
+    with pytest.raises(Stopped):
+        run_task(experiment, 0, StopsAt(8))
+    [path] = Saved(experiment.task_folder(0) / "progress").paths()
+    content = torch.load(path, weights_only=False)
+    weights = content["state_dict"]
+    bias = weights["classifier.0.bias"] if change == "more" else weights.pop("classifier.0.bias")
+    if change != "missing":
+        weights["classifier.0.other"] = bias
+    torch.save(content, path)
+    with pytest.raises(UsageError, match="another architecture; classifier.0.(bias is missing there|other is there)"):
+        run_task(experiment, 0)
 
 
 def test_what_was_cut_off_goes_but_not_what_the_leading_process_is_writing(tmp_path: Path) -> None:

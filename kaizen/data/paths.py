@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+AT_ONCE = 50_000  # entries, of some megabytes
+
 
 class Paths(Sequence[Path]):
     """Paths that share one array of bytes. An entry costs its length and 16 bytes; as a `Path`, some hundred.
@@ -48,6 +50,14 @@ class Paths(Sequence[Path]):
 
     def __iter__(self) -> Iterator[Path]:
         return (self[i] for i in range(len(self)))
+
+    def names(self) -> Iterator[bytes]:
+        """All entries below the root, joined without a gap, after their lengths; some thousand at a time."""
+        for first in range(0, len(self), AT_ONCE):
+            starts, ends = self.starts[first : first + AT_ONCE], self.ends[first : first + AT_ONCE]
+            lengths = ends - starts
+            places = np.repeat(starts - lengths.cumsum() + lengths, lengths) + np.arange(lengths.sum())
+            yield lengths.astype(np.int64).tobytes() + self.text[places].tobytes()
 
     def select(self, indices: Tensor) -> Paths:
         """Those at the positions `indices`, int64 (M,)."""
