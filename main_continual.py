@@ -102,7 +102,7 @@ def run(argv: list[str], meeting: Meeting | None = None) -> int:
     from kaizen.cli import complete, flags_of, parsed, unused_flags
     from kaizen.devices import check_devices
     from kaizen.notices import notices
-    from kaizen.plan import open_data
+    from kaizen.plan import data_notices, open_data
     from kaizen.status import show_status
     from kaizen.wandb_run import check_wandb
 
@@ -125,6 +125,9 @@ def run(argv: list[str], meeting: Meeting | None = None) -> int:
     data = open_data(args)
     if data.skipped.faults:
         print(data.skipped, flush=True)
+    for line in data_notices(args, data):
+        told.append(line)
+        print(line, flush=True)
     with disk_told(f"--experiment_dir {folder.name}", folder):
         identities = data.identities
         Experiment.check(folder, flags_of(args), data.split.classes, data.skipped.names, identities)
@@ -148,7 +151,7 @@ def dry_run(args: Args, folder: Path | None) -> int:
     """Print the plan. What a real run would miss here is named, and what needs it is left out."""
     from kaizen.cli import flags_of
     from kaizen.devices import check_devices
-    from kaizen.plan import describe, open_data
+    from kaizen.plan import data_notices, describe, open_data
 
     if folder is not None:
         Experiment.check(folder, flags_of(args))
@@ -159,6 +162,8 @@ def dry_run(args: Args, folder: Path | None) -> int:
         data = open_data(args)
     if data is not None and data.skipped.faults:
         print(data.skipped)
+    for line in data_notices(args, data) if data is not None else ():
+        print(line)
     if args.pretrained_model and not Path(args.pretrained_model).exists():
         print(f"not checked: --pretrained_model {args.pretrained_model}: not on this machine")
     elif data is not None:

@@ -1,4 +1,4 @@
-"""What the small programs have in common: `python -m kaizen.predict` and `python -m kaizen.export`."""
+"""What the programs beside the training have in common, such as `python -m kaizen.predict`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def status_of(run: Callable[[list[str]], None], argv: list[str]) -> int:
     try:
         run(argv)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        reason = str(error).splitlines()[-1]  # a loader process puts its traceback before it
+        print(f"error: {reason.removeprefix('kaizen.args.UsageError: ')}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"error: {path_error(error)}", file=sys.stderr)

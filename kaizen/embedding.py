@@ -15,6 +15,7 @@ from kaizen.plan import Data
 from kaizen.plots import save_figure
 
 LARGEST = 5000  # points; more take minutes and cover each other
+FEWEST = 4  # of which each has neighbours that are not all the others
 
 
 def draw_embedding(found: Features, data: Data, seed: int, folder: Path, task_idx: int) -> None:
@@ -27,6 +28,9 @@ def draw_embedding(found: Features, data: Data, seed: int, folder: Path, task_id
         folder: of the experiment.
         task_idx: the task that was just trained.
     """
+    if len(found.feats) < FEWEST:
+        print(f"--auto_umap: {len(found.feats)} test images are too few to draw")
+        return
     found = found.to(torch.device("cpu"))
     rows = sample(len(found.feats), seed)
     points = embed(F.normalize(found.feats[rows], dim=1), seed)

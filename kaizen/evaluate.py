@@ -7,6 +7,7 @@ python -m kaizen.evaluate --pretrained_feature_extractor MODEL.ckpt --dataset ci
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,7 +20,9 @@ from kaizen.args import Args, DataMissing, UsageError
 from kaizen.building import build_learner
 from kaizen.checkpoint import load_task
 from kaizen.cli import args_from
+from kaizen.commands import status_of
 from kaizen.dashboards import log_checkpoint, log_evaluation
+from kaizen.devices import check_devices
 from kaizen.disk import disk_told
 from kaizen.experiment import Experiment
 from kaizen.files import read_json, write_json
@@ -43,12 +46,7 @@ from kaizen.wandb_run import check_wandb
 
 def main(argv: list[str]) -> int:
     """Returns the exit status: 0, or 2 for bad input."""
-    try:
-        run(argv)
-    except UsageError as error:
-        print(f"error: {str(error).splitlines()[-1].removeprefix('kaizen.args.UsageError: ')}", file=sys.stderr)
-        return 2
-    return 0
+    return status_of(run, argv)
 
 
 def run(argv: list[str]) -> None:
@@ -83,6 +81,7 @@ def evaluate_experiment(asked: Asked, args: Args) -> None:
     print(f"experiment {folder}, task {', '.join(map(str, tasks))}\n{protocol}", flush=True)
     if args.dry_run:
         return
+    check_devices(replace(model, compile=False))
     check_settings(experiment, protocol, set(range(results["tasks_done"])) - set(tasks))
     data = load_data(model)
     if data.split.classes != results["tasks"]:
@@ -187,6 +186,9 @@ def evaluate_checkpoint(asked: Asked, args: Args) -> None:
     if asked.tasks is not None:
         raise UsageError("--tasks: goes with --experiment; of one checkpoint, --task_idx names its task")
     path, flag = asked.checkpoint(args)
+    out = None if asked.out is None else Path(asked.out)
+    if out is not None and out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file; name a folder")
     flags: dict[str, Any] = {}
     if args.dry_run and not path.is_file():
         print(f"not checked: {flag} {path}: not on this machine")
@@ -204,7 +206,7 @@ def evaluate_checkpoint(asked: Asked, args: Args) -> None:
     data = open_if_there(model)
     if args.dry_run or data is None:
         return
-    out = None if asked.out is None else Path(asked.out)
+    check_devices(replace(model, compile=False))
     judge = Judge(model, data, protocol)
     kept = None if out is None else out / "features"
     with disk_told(f"--out {out}", out or Path.cwd()):

@@ -178,6 +178,20 @@ def active_terms(args: Args, task_idx: int) -> list[str]:
     return terms
 
 
+def data_notices(args: Args, data: Data) -> list[str]:
+    """What a user should know of the data before training starts."""
+    if not args.replay or args.split_strategy == "data" or args.num_tasks < 2:
+        return []
+    kept = [count for groups in replayed(args, data, args.num_tasks - 1) for count in groups]
+    if not (lost := kept.count(0)):
+        return []
+    kind = "classes" if args.split_strategy == "class" else "classes in their domains"
+    return [
+        f"{_scarcest(args, data, args.num_tasks - 1)}: {lost} of {len(kept)} {kind} are too small for it to replay "
+        "any of their images; give a larger one, or --replay_selection balanced"
+    ]
+
+
 def describe(args: Args, data: Data | None, folder: Path | None) -> list[str]:
     """The plan in lines, for --dry_run.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
+from kaizen.args import shorten
 from kaizen.files import atomic_path
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 INK = "#22262b"
 FAINT = "#8d9299"
 UNSEEN = "#efefed"
+LONGEST_TICK = 22  # letters of a task's name on an axis
 MARKERS = "osD^vP*Xdh"  # shape tells the lines apart where colour does not
 
 
@@ -36,7 +38,7 @@ def accuracy_matrix(head: str, result: Mapping[str, Any], task_names: Sequence[s
     """
     import numpy as np
 
-    task_names = [*map(plain, task_names)]
+    task_names = tick_names(task_names)
     matrix = np.asarray(result["accuracy_matrix"])
     rows, columns = matrix.shape
     cell = 0.85 if columns <= 6 else 0.62 if columns <= 12 else 0.46  # inches
@@ -66,7 +68,7 @@ def accuracy_over_tasks(head: str, result: Mapping[str, Any], task_names: Sequen
         result: the head's results; ``accuracy_matrix`` is read, shape (n, T), fractions in 0-1.
         task_names: T names.
     """
-    task_names = [*map(plain, task_names)]
+    task_names = tick_names(task_names)
     matrix = result["accuracy_matrix"]
     done = len(matrix)
     width = 8.6 if done <= 12 else 11.0
@@ -108,7 +110,7 @@ def embedding(
     figure, axes = _new_figure(8.6, 6.4, layout="constrained")
     shades = colormaps["tab10" if len(class_names) <= 10 else "tab20" if len(class_names) <= 20 else "turbo"]
     size = max(4, min(28, 30000 / len(points)))
-    for c, name in enumerate(map(plain, class_names)):
+    for c, name in enumerate(plain(shorten(name, LONGEST_TICK)) for name in class_names):
         x, y = points[labels == c].T
         colour = shades(c if len(class_names) <= 20 else c / (len(class_names) - 1))
         known = c in seen
@@ -129,6 +131,12 @@ def save_figure(figure: Figure, path: Path) -> None:
     with warnings.catch_warnings(), atomic_path(path) as temporary:
         warnings.filterwarnings("ignore", message="Glyph")  # a box says the same
         figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", pad_inches=0.15)
+
+
+def tick_names(task_names: Sequence[str]) -> list[str]:
+    """The names of the tasks, or their numbers where one is long, as the list of many classes."""
+    long = max(map(len, task_names)) > LONGEST_TICK
+    return [f"task {task}" for task in range(len(task_names))] if long else [*map(plain, task_names)]
 
 
 def plain(name: str) -> str:

@@ -24,7 +24,7 @@ from kaizen.args import (
     flags_of_fields,
     parse,
 )  # fmt: skip
-from kaizen.cli import args_from, complete
+from kaizen.cli import args_from, complete, image_size
 from kaizen.linear import with_published_defaults
 from kaizen.methods import METHODS
 from kaizen.optim import check_optimisation
@@ -147,7 +147,7 @@ def of_experiment(flags: dict[str, Any], args: Args) -> Args:
     """
     for name in sorted((args.given & _model_flags()) - {*FREE}):
         raise UsageError(f"--{name}: is the experiment's own; leave it out with --experiment")
-    return _with_given(args_from(flags), args, FREE)
+    return _with_given(_anywhere(args_from(flags)), args, FREE)
 
 
 def of_checkpoint(flags: dict[str, Any], args: Args) -> Args:
@@ -158,13 +158,16 @@ def of_checkpoint(flags: dict[str, Any], args: Args) -> Args:
     Raises:
         UsageError: flags that do not go together.
     """
-    base = args_from(flags) if flags else Args(method=next(iter(METHODS)))  # any: no method has a part in it
+    base = _anywhere(args_from(flags)) if flags else Args(method=next(iter(METHODS)))  # any: no method has a part in it
     own_data = bool(flags) and args.dataset in ("", base.dataset)
     if not own_data:
+        base.size = [image_size(base)] if flags else None
         fresh = [item.name for item in core_flags() if item.theme in (DATA, TASKS) and item.name != "size"]
         base = replace(base, **{name: getattr(Args(), name) for name in fresh})
     known = {"num_tasks"} if own_data else set()  # not to be counted anew
-    return complete(replace(_with_given(base, args, (*_model_flags(), *FREE)), given=args.given | known))
+    model = replace(_with_given(base, args, (*_model_flags(), *FREE)), given=args.given | known)
+    model.disable_knn_eval = False  # what a training without labels left out is possible with some
+    return complete(model)
 
 
 def build_protocol(asked: Asked, args: Args, model: Args, method: str) -> Protocol:
@@ -197,6 +200,11 @@ def _model_flags() -> set[str]:
     themes = [item.name for item in core_flags() if item.theme in (DATA, TASKS, NETS)]
     linear = linear_flags()
     return {name for name in themes if name not in linear and not name.startswith(("replay", "classifier_"))}
+
+
+def _anywhere(base: Args) -> Args:
+    """Flags of a training without the place where it ran: this may be another machine."""
+    return replace(base, gpus=None, accelerator="auto")
 
 
 def _with_given(base: Args, args: Args, names: Iterable[str]) -> Args:

@@ -12,8 +12,10 @@ import torch
 from helpers import args_of, class_folders, command_line, run_experiment
 
 from kaizen import embedding, plots
-from kaizen.embedding import LARGEST, embed, sample
+from kaizen.embedding import LARGEST, draw_embedding, embed, sample
+from kaizen.features import Features
 from kaizen.notices import method_at_hand, notices
+from kaizen.plan import open_data
 
 
 def two_clouds() -> torch.Tensor:
@@ -66,6 +68,16 @@ def test_every_task_gets_its_picture(tmp_path: Path) -> None:
     experiment = run_experiment(argv, tmp_path / "run")
     for task in (0, 1):
         assert (experiment.folder / "plots" / f"embedding_task{task}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_few_images_are_drawn_or_left_undrawn(count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = open_data(args_of("--num_tasks", "5"))
+    feats = torch.randn(count, 8, generator=torch.Generator().manual_seed(1))
+    draw_embedding(Features(feats, torch.arange(count), torch.arange(count)), data, 0, tmp_path, 0)
+    assert (tmp_path / "plots" / "embedding_task0.png").exists() == (count == 4)
+    assert (f"--auto_umap: {count} test images are too few to draw" in capsys.readouterr().out) == (count < 4)
 
 
 @pytest.mark.usefixtures("tiny")

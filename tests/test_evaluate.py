@@ -293,6 +293,22 @@ def test_our_own_checkpoint_needs_no_other_flag(trained: Path, tmp_path: Path) -
         assert read_json(tmp_path / f"{head}.json")["accuracy_by_task"] == trained_row
 
 
+@pytest.mark.parametrize("flags", [["--experiment"], ["--pretrained_model"]])
+def test_a_device_that_is_not_here_is_one_line(
+    trained: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = trained / "run" if flags == ["--experiment"] else trained / "run" / "task1" / "final.ckpt"
+    assert "--accelerator gpu: no CUDA here" in refusal(capsys, *flags, str(place), "--accelerator", "gpu")
+
+
+def test_out_is_a_folder(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = trained / "run" / "task1" / "final.ckpt", tmp_path / "results.json"
+    out.touch()
+    assert f"--out {out}: is a file; name a folder" in refusal(
+        capsys, "--pretrained_model", str(path), "--protocol", "knn", "--out", str(out)
+    )
+
+
 def test_image_sets_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
     folders = [class_folders(tmp_path / name, [3, 3], sizes=[(8, 8)]) / "train" for name in "ab"]
     first, second = (judge.contents_of(image_folder(folder, "--train_dir")) for folder in folders)

@@ -12,6 +12,7 @@ from kaizen.plan import (
     Data,
     active_terms,
     channel_statistics,
+    data_notices,
     describe,
     image_size,
     num_replayed,
@@ -41,6 +42,22 @@ def test_tasks_of_the_digits() -> None:
     assert data.task_names == [", ".join(map(str, classes)) for classes in data.split.classes]
     _, data = plan("--split_strategy", "data", "--num_tasks", "3")
     assert data.task_names == ["part 0", "part 1", "part 2"]
+
+
+def test_classes_that_are_too_small_to_be_replayed_are_told_of(tmp_path: Path) -> None:
+    folder = class_folders(tmp_path, [20, 20, 20, 8])
+    flags = ("--data_dir", str(folder), "--num_tasks", "2", "--class_order", "3", "0", "1", "2", "--replay")
+
+    def told(*more: str) -> list[str]:
+        args = args_of(*flags, *more, dataset="custom")
+        return data_notices(args, open_data(args))
+
+    assert told("--replay_proportion", "0.1") == [
+        "--replay_proportion 0.1: 1 of 2 classes are too small for it to replay any of their images; give a larger "
+        "one, or --replay_selection balanced"
+    ]
+    assert told("--replay_proportion", "0.2") == [] == told("--replay_memory_size", "4")
+    assert told("--replay_proportion", "0.1", "--replay_selection", "balanced") == []
 
 
 @pytest.mark.parametrize("tasks", ["2000", "500000000"])

@@ -142,6 +142,31 @@ def test_on_other_data_a_checkpoint_speaks_of_the_encoder_alone() -> None:
     assert (model.encoder, model.size) == ("resnet9", [12])
 
 
+def test_on_other_data_images_keep_the_size_that_the_training_had_by_default() -> None:
+    flags = {**experiment_flags("--encoder", "resnet9"), "size": None}  # the digits' own
+    model = of_checkpoint(flags, read_request(["--pretrained_model", "m", "--dataset", "cifar100"])[1])
+    assert model.size == [16]
+    given = read_request(["--pretrained_model", "m", "--dataset", "cifar100", "--size", "32"])[1]
+    assert of_checkpoint(flags, given).size == [32]
+    own = of_checkpoint(flags, read_request(["--pretrained_model", "m"])[1])
+    assert own.size is None
+
+
+def test_a_training_without_labels_is_judged_on_data_that_have_some() -> None:
+    flags = flags_of(args_of("--no_labels", "--split_strategy", "data", "--classifier_training", "False",
+                             "--disable_knn_eval", dataset="custom"))  # fmt: skip
+    model = of_checkpoint(flags, read_request(["--pretrained_model", "m", "--dataset", "digits"])[1])
+    assert (model.dataset, model.no_labels, model.split_strategy) == ("digits", False, "class")
+
+
+def test_where_a_training_ran_is_not_where_it_is_judged() -> None:
+    flags = {**experiment_flags(), "gpus": "2", "accelerator": "gpu"}
+    _, args = read_request(["--experiment", "x"])
+    assert (of_experiment(flags, args).gpus, of_experiment(flags, args).accelerator) == (None, "auto")
+    model = of_checkpoint(flags, read_request(["--pretrained_model", "m", "--gpus", "1"])[1])
+    assert (model.gpus, model.accelerator) == ("1", "auto")
+
+
 def foreign(*flags: str) -> Args:
     return of_checkpoint({}, read_request(["--pretrained_feature_extractor", "m", *flags])[1])
 

@@ -4,17 +4,21 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 from rich.console import Console
 
 from kaizen import plots, report
 from kaizen.args import UsageError
 from kaizen.files import atomic_path, read_json, write_json
 from kaizen.metrics import summarize
+from kaizen.plots import save_figure
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 METRIC_NAMES = ["final_accuracy", "continual_accuracy", "forgetting", "backward_transfer", "forward_transfer"]
@@ -236,6 +240,16 @@ def test_line_plot_has_a_line_per_task_and_the_mean_over_seen_tasks() -> None:
     assert lines["b"] == [0.75]  # drawn from its own training on
     assert lines["mean of seen tasks"] == [0.5, (0.125 + 0.75) / 2]
     assert "c" not in lines
+
+
+@pytest.mark.parametrize("draw", [plots.accuracy_matrix, plots.accuracy_over_tasks])
+def test_tasks_of_many_classes_are_numbered_in_figures(tmp_path: Path, draw: Callable[..., Figure]) -> None:
+    names = [", ".join(f"class {c}" for c in range(first, first + 500)) for first in (0, 500)]
+    figure = draw("classifier", {"accuracy_matrix": [[0.5, 0.1], [0.4, 0.6]]}, names)
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["task 0", "task 1"]
+    save_figure(figure, tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as image:
+        assert max(image.size) < 2000
 
 
 def test_names_are_no_formulas_and_stand_in_the_legend() -> None:

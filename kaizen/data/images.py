@@ -224,8 +224,7 @@ def image_folder(root: Path, flag: str, cache: Path | None = None) -> FolderImag
     if not root.is_dir():
         raise DataMissing(f"{flag} {root}: no such folder; it must hold one folder per class")
     found = listing(root, cache)
-    shown = [i for i, name in enumerate(found.folders) if not name.startswith(".")]
-    names, counts = [found.folders[i] for i in shown], torch.from_numpy(found.counts)[shown]
+    names, counts = found.folders, torch.from_numpy(found.counts)
     if not counts.any():
         raise UsageError(
             f"{flag} {root}: holds no class folder with images; expected {root}/<class>/<image>.jpg or .png"
@@ -233,8 +232,11 @@ def image_folder(root: Path, flag: str, cache: Path | None = None) -> FolderImag
     if not counts.all():
         empty = names[int(counts.argmin())]
         raise UsageError(f"{flag} {root}: class folder {empty} holds no images; add some or remove it")
+    for name in names:
+        if any("\udc80" <= letter <= "\udcff" for letter in name):
+            raise UsageError(f"{flag} {root}: the name of class folder {ascii(name)} is not in UTF-8; rename it")
     targets = torch.repeat_interleave(torch.arange(len(names)), counts)
-    starts = torch.from_numpy(found.starts)[shown] - counts.cumsum(0) + counts  # what lies between the classes
+    starts = torch.from_numpy(found.starts) - counts.cumsum(0) + counts  # what lies between the classes
     return FolderImages(found.paths.select(torch.arange(len(targets)) + starts[targets]), targets, names, cache=cache)
 
 

@@ -20,7 +20,7 @@ from kaizen.data.cache import keep
 from kaizen.data.paths import Paths
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
-VERSION = "1"  # of the file's layout and of what counts as an image
+VERSION = "2"  # of the file's layout and of what counts as an image
 SETTLED = 2.0  # seconds: two changes within a tick of the file system's clock give a folder one time
 
 
@@ -30,7 +30,7 @@ class Listing:
 
     Attributes:
         paths: of all of them.
-        folders: names of the folders directly below, sorted, also of those without images.
+        folders: names of the folders directly below, sorted, also of those without images, but no hidden ones.
         starts: int64 (folders,), the position of the first image below each; the others follow it.
         counts: int64 (folders,), how many lie below each.
     """
@@ -45,7 +45,7 @@ def listing(root: Path, cache: Path | None) -> Listing:
     """What lies below `root`: from the index in the folder `cache`, or found out now and kept there.
 
     The index only saves time: where it cannot be read or written, all folders are looked through as if there were
-    none. A link to a folder is followed where it lies directly below `root`.
+    none. Links to folders are followed, each folder once; what is hidden, its name beginning with ".", is left out.
     """
     file = None if cache is None else _file(cache, root)
     if file is not None and (kept := _read(file, root)) is not None:
@@ -61,7 +61,7 @@ def listing(root: Path, cache: Path | None) -> Listing:
 def _look_through(root: Path) -> tuple[Listing, list[str]]:
     """The listing, and all folders, relative to `root`."""
     with os.scandir(root) as entries:
-        tops = sorted((entry.name, entry.is_dir()) for entry in entries)
+        tops = sorted((entry.name, entry.is_dir()) for entry in entries if not _is_hidden(entry.name))
     places, names, folders, starts, counts = [""], list[str](), list[str](), list[int](), list[int]()
     for top, is_folder in tops:
         if not is_folder:
@@ -80,13 +80,24 @@ def _look_through(root: Path) -> tuple[Listing, list[str]]:
 
 def _walk(root: Path, top: str) -> Iterator[tuple[str, list[str]]]:
     """Each folder from `top` downwards with its images, all relative to `root`."""
-    for folder, _, files in os.walk(root / top):
+    seen = set()
+    for folder, folders, files in os.walk(root / top, followlinks=True):
+        about = os.stat(folder)
+        if (about.st_dev, about.st_ino) in seen:  # a link leads back to it
+            folders.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        folders[:] = [name for name in folders if not _is_hidden(name)]
         place = os.path.relpath(folder, root)
         yield place, [os.path.join(place, name) for name in files if _is_image(name)]
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
 def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return not _is_hidden(name) and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def _times(root: Path, places: list[str]) -> np.ndarray | None:
@@ -105,7 +116,7 @@ def _file(cache: Path, root: Path) -> Path:
 def _read(file: Path, root: Path) -> Listing | None:
     try:
         with np.load(file, allow_pickle=False) as kept:  # a zip file, whose checksums show damage
-            times = _times(root, _split(kept["places"]))
+            times = _times(root, ["", *_split(kept["places"])])
             if times is None or not np.array_equal(kept["times"], times):
                 return None
             paths = Paths.joined(root, kept["text"], kept["ends"])
@@ -115,7 +126,7 @@ def _read(file: Path, root: Path) -> Listing | None:
 
 
 def _write(file: Path, found: Listing, places: list[str], times: np.ndarray) -> None:
-    arrays: dict[str, Any] = {"places": _joined(places), "times": times, "folders": _joined(found.folders)}
+    arrays: dict[str, Any] = {"places": _joined(places[1:]), "times": times, "folders": _joined(found.folders)}
     arrays |= {"starts": found.starts, "counts": found.counts, "text": found.paths.text, "ends": found.paths.ends}
     keep(file, lambda stream: np.savez(stream, **arrays))
 
@@ -125,4 +136,5 @@ def _joined(names: list[str]) -> np.ndarray:
 
 
 def _split(names: np.ndarray) -> list[str]:
-    return os.fsdecode(names.tobytes()).split("\0")
+    text = os.fsdecode(names.tobytes())
+    return text.split("\0") if text else []

@@ -48,7 +48,7 @@ def read_list(root: Path, name: str, num_classes: int) -> list[tuple[str, int]]:
     """Paths relative to `root` and class numbers, in the order of the file."""
     file = root / name
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()  # as some editors begin a file
     except FileNotFoundError:
         raise DataMissing(f"--data_dir {root}: lacks the list {name}; put the published lists there") from None
     except (OSError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -35,11 +36,16 @@ class Skipped:
     @property
     def names(self) -> list[str]:
         """The files, below the folder of the data where they lie there."""
-        return sorted(str(p.relative_to(self.root) if p.is_relative_to(self.root) else p) for p in self.faults)
+        return sorted(in_utf8(p.relative_to(self.root) if p.is_relative_to(self.root) else p) for p in self.faults)
 
     def __str__(self) -> str:
         file, fault = min(self.faults.items())
-        return f"skipped {len(self.faults)} of {self.total} images that cannot be read, e.g. {file} ({fault})"
+        return f"skipped {len(self.faults)} of {self.total} images that cannot be read, e.g. {in_utf8(file)} ({fault})"
+
+
+def in_utf8(path: Path) -> str:
+    """A path as text that can be written, bytes that are none of UTF-8 as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def without_bad(train: ImageSet, test: ImageSet, root: Path) -> tuple[ImageSet, ImageSet, Skipped]:

@@ -10,10 +10,10 @@ from kaizen.metrics import HEADLINE, METRICS
 from kaizen.page.chart import MANY, Axes, Curve, chart
 from kaizen.page.html import Content, Html, Section, big_number, grid, joined, pairs, scrolling, table, tag
 from kaizen.page.words import head_words, importance, metric_words, plain
+from kaizen.plots import LONGEST_TICK
 from kaizen.report import UNJUDGED, Results
 
 DENSE = 10  # tasks; a larger matrix has smaller cells
-LONGEST_HEADING = 22  # characters of a task's name above a column
 FRACTIONS = "All accuracies are fractions: 0 is never right, 1 is always right."
 
 
@@ -152,7 +152,7 @@ def _mean_of_seen(head: Mapping[str, Any]) -> list[tuple[float, float]]:
 
 def _matrices(results: Results, heads: Sequence[str]) -> Section:
     names = results["task_names"]
-    short = max(map(len, names)) <= LONGEST_HEADING and len(names) <= DENSE
+    short = max(map(len, names)) <= LONGEST_TICK and len(names) <= DENSE
     columns: list[Content] = ["after training"]
     columns += [joined([f"task {j}", tag("small", name)]) if short else str(j) for j, name in enumerate(names)]
     body = []

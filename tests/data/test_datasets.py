@@ -399,6 +399,14 @@ def test_a_list_that_is_no_good(tmp_path: Path, content: bytes, problem: str) ->
         )
 
 
+def test_a_list_may_begin_as_some_editors_begin_files(tmp_path: Path) -> None:
+    file = domain_lists(tmp_path, ["real"]) / "real_train.txt"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    args = args_of("--data_dir", str(tmp_path), "--domain", "real", *DATA_SPLIT, dataset="domainnet")
+    train, _ = DATASETS["domainnet"].open(args)
+    assert len(train) == 16
+
+
 def test_an_unknown_name() -> None:
     with pytest.raises(UsageError, match=r"--dataset cifar: choose from .*\(did you mean cifar10\?\)"):
         dataset_info("cifar")

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from kaizen.args import UsageError
 from kaizen.data import index
 from kaizen.data.images import image_folder, unlabelled_folder
 from kaizen.data.index import listing
 from kaizen.data.paths import Paths
 
-FILES = ("b/2.png", "b/10.png", "b/deep/er/1.jpg", "a/x.png", "a-c/y.png", ".hidden/z.png", "aa.png")
+FILES = ("b/2.png", "b/10.png", "b/deep/er/1.jpg", "a/x.png", "a-c/y.png", "aa.png")
+HIDDEN = (".hidden/z.png", "b/.ipynb_checkpoints/2-checkpoint.png", "b/deep/._1.jpg", "._aa.png")
 LONG_AGO = 1_000_000_000
 
 
@@ -21,7 +23,7 @@ LONG_AGO = 1_000_000_000
 def root(tmp_path: Path) -> Path:
     """A folder of images that nobody has touched for long."""
     root = tmp_path / "images"
-    for name in FILES:
+    for name in (*FILES, *HIDDEN):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     rest(root)
@@ -39,9 +41,9 @@ def walks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     walk = os.walk
 
-    def noted(top: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    def noted(top: Path, followlinks: bool) -> Iterator[tuple[str, list[str], list[str]]]:
         seen.append(top.name)
-        return walk(top)
+        return walk(top, followlinks=followlinks)
 
     monkeypatch.setattr(index.os, "walk", noted)
     return seen
@@ -59,15 +61,15 @@ def names(root: Path, cache: Path | None) -> list[str]:
 def test_images_are_sorted_by_the_parts_of_their_paths(root: Path) -> None:
     found = listing(root, None)
     assert list(found.paths) == sorted(root / name for name in FILES)
-    assert found.folders == [".hidden", "a", "a-c", "b"]
-    assert found.counts.tolist() == [1, 1, 1, 3] and found.starts.tolist() == [0, 1, 2, 4]
+    assert found.folders == ["a", "a-c", "b"]
+    assert found.counts.tolist() == [1, 1, 3] and found.starts.tolist() == [0, 1, 3]
 
 
 def test_a_second_start_looks_through_no_folder(root: Path, cache: Path, walks: list[str]) -> None:
     first = listing(root, cache)
     looked_through = list(walks)
     again = listing(root, cache)
-    assert walks == looked_through == [".hidden", "a", "a-c", "b"]
+    assert walks == looked_through == ["a", "a-c", "b"]
     assert list(again.paths) == list(first.paths) and again.folders == first.folders
     assert np.array_equal(again.starts, first.starts) and np.array_equal(again.counts, first.counts)
     for open_folder in (image_folder, unlabelled_folder):
@@ -101,7 +103,7 @@ def test_a_folder_that_went_is_seen(root: Path, cache: Path) -> None:
     listing(root, cache)
     (root / "a" / "x.png").unlink()
     (root / "a").rmdir()
-    assert listing(root, cache).folders == [".hidden", "a-c", "b"]
+    assert listing(root, cache).folders == ["a-c", "b"]
 
 
 def test_a_folder_that_changed_just_now_is_not_trusted(root: Path, cache: Path) -> None:
@@ -148,6 +150,41 @@ def test_a_class_folder_may_be_a_link(root: Path, cache: Path, tmp_path: Path) -
     assert "link/1.png" in names(root, cache)
     (tmp_path / "elsewhere" / "2.png").touch()
     assert "link/2.png" in names(root, cache)
+
+
+def test_links_to_folders_are_followed_at_any_depth_and_not_in_circles(root: Path, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "more").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "more" / "1.png").touch()
+    (root / "b" / "deep" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(root / "b")
+    for folder in (root, tmp_path / "elsewhere"):
+        rest(folder)
+    for _ in range(2):
+        assert sorted(names(root, cache)) == sorted([*FILES, "b/deep/link/more/1.png"])
+    (tmp_path / "elsewhere" / "more" / "2.png").touch()
+    assert "b/deep/link/more/2.png" in names(root, cache)
+
+
+@pytest.mark.parametrize("files", [[], ["1.png", "2.png"]])
+def test_a_folder_without_class_folders_is_told_at_every_start(files: list[str], tmp_path: Path, cache: Path) -> None:
+    root = tmp_path / "val"
+    root.mkdir()
+    for name in files:
+        (root / name).touch()
+    rest(root)
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"^--val_dir .*: holds no class folder with images"):
+            image_folder(root, "--val_dir", cache)
+        assert names(root, cache) == files
+    assert len([*cache.iterdir()]) == 1
+
+
+def test_a_class_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    folder = os.path.join(os.fsencode(tmp_path), b"caf\xe9")
+    os.mkdir(folder)
+    open(os.path.join(folder, b"1.png"), "wb").close()
+    with pytest.raises(UsageError, match=r"class folder 'caf\\udce9' is not in UTF-8; rename it"):
+        image_folder(tmp_path, "--train_dir")
 
 
 def test_names_that_are_no_text_come_back(tmp_path: Path, cache: Path) -> None:
