@@ -28,6 +28,7 @@ from kaizen.experiment import Experiment
 from kaizen.files import read_json, write_json
 from kaizen.judge import Judge, Weights
 from kaizen.logs import mean_by_task
+from kaizen.metrics import has_baseline
 from kaizen.page.report import write_report
 from kaizen.plan import Data, load_data
 from kaizen.protocols import (
@@ -142,12 +143,13 @@ def check_settings(experiment: Experiment, protocol: Protocol, others: set[int])
 
 
 def judge_task(experiment: Experiment, judge: Judge, task: int) -> None:
-    """Judge the end of a task, with the first one also the untrained network, and write the rows down."""
+    """Judge the end of a task, with the first one also the untrained network where it has a baseline; keep the rows."""
     path = model_after(experiment, judge.args, task)
     kept = experiment.task_folder(task) / "features"
     rows = accuracies(judge, Weights.load(path, "--experiment", kept), task, f"task {task}")
     baseline: dict[str, list[float]] = {}
-    if task == 0 and experiment.checkpoint(0).exists():
+    comparable = has_baseline(judge.protocol.name, judge.protocol.labels)
+    if task == 0 and comparable and experiment.checkpoint(0).exists():
         baseline = accuracies(judge, untrained(experiment, judge), 0, "untrained")
     before = read_json(experiment.accuracy(task))["heads"]
     for head, row in rows.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,23 +48,29 @@ class Features:
 
 
 @torch.no_grad()
-def extract_features(encoder: nn.Module, view: nn.Module, loader: Iterable[Batch], device: torch.device) -> Features:
-    """All images of a loader through an encoder in evaluation mode, each once.
+def features_by_batch(
+    encoder: nn.Module, view: nn.Module, loader: Iterable[Batch], device: torch.device
+) -> Iterator[Features]:
+    """The batches of a loader through an encoder in evaluation mode, one after the other.
 
     Args:
         encoder: images (B, 3, size, size) -> features (B, D).
         view: uint8 images -> normalised images.
         loader: batches of (images, targets, indices).
-        device: where it runs, and where the result lies.
+        device: where it runs, and where the features lie.
     """
-    feats, targets, indices = [], [], []
     with evaluating(encoder):
         for images, labels, chosen in loader:
             assert isinstance(images, Tensor)  # random crops are for training
-            feats.append(float32(encoder(view(images.to(device)))))
-            targets.append(labels.to(device))
-            indices.append(chosen.to(device))
-    return Features(torch.cat(feats), torch.cat(targets), torch.cat(indices))
+            feats = float32(encoder(view(images.to(device))))
+            yield Features(feats, labels.to(device), chosen.to(device))
+
+
+def extract_features(encoder: nn.Module, view: nn.Module, loader: Iterable[Batch], device: torch.device) -> Features:
+    """All of `features_by_batch`."""
+    parts = [*features_by_batch(encoder, view, loader, device)]
+    rows = zip(*((part.feats, part.targets, part.indices) for part in parts), strict=True)
+    return Features(*map(torch.cat, map(list, rows)))
 
 
 def kept_features(path: Path | None, key: dict[str, Any], extract: Callable[[], Features]) -> Features:

@@ -99,7 +99,7 @@ class Judge:
         test = self._features(weights, "method.encoder.", "test", title)
         bank, test = bank.to(self.device), test.to(self.device)
         if self.protocol.name == "knn":
-            found = knn_correct(bank, test, self.data.num_classes, self.protocol.knn_k)
+            found = knn_correct([bank], test, self.data.num_classes, self.protocol.knn_k)
         else:
             head = train_linear(bank, self.data.num_classes, self.protocol.linear, f"{title}: linear layer trained")
             found = head_correct(head, test)

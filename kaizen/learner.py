@@ -241,7 +241,7 @@ class ContinualLearner(pl.LightningModule):
         images, targets, indices = batch
         total = self.trainer.val_dataloaders.dataset.images.targets  # type: ignore[union-attr]
         feats, heads = self.look(self.eval_view(images))
-        self.test_feats.append(feats)
+        self.test_feats += [feats] if self.args.auto_umap or not self.args.disable_knn_eval else []
         for head, logits in heads.items():
             correct = self.correct.setdefault(head, torch.zeros(len(total), dtype=torch.bool, device=self.device))
             correct[indices] = logits.argmax(dim=1) == targets

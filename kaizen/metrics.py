@@ -114,6 +114,18 @@ def forward_transfer(matrix: Matrix, baseline: Row | None = None) -> float | Non
     return fmean(matrix[j - 1][j] - baseline[j] for j in range(1, len(matrix)))
 
 
+def has_baseline(head: str, labels: str) -> bool:
+    """Can the untrained network be judged as later ones are, so that forward transfer compares the two.
+
+    A probe would be as untrained as the network; and what judges by labels needs, from the start, those of all tasks.
+
+    Args:
+        head: its name, or that of the protocol.
+        labels: whose labels k nearest neighbours and linear evaluation see.
+    """
+    return head == "classifier" or (head in ("knn", "linear") and labels == "all_tasks")
+
+
 METRICS: dict[str, Callable[[Matrix, Row | None], float | None]] = {
     "final_accuracy": final_accuracy,
     "continual_accuracy": continual_accuracy,

@@ -32,13 +32,14 @@ from kaizen.devices import leads, memory_told
 from kaizen.disk import disk_told
 from kaizen.embedding import draw_embedding
 from kaizen.experiment import Experiment
-from kaizen.features import Features, extract_features
+from kaizen.features import Features, features_by_batch
 from kaizen.guard import NotFinite, last_good
 from kaizen.knn import knn_correct
 from kaizen.learner import ContinualLearner
 from kaizen.loggers import log_task
 from kaizen.logs import mean_by_task
 from kaizen.memory import remember, remembered
+from kaizen.metrics import has_baseline
 from kaizen.page.report import write_report
 from kaizen.plan import Data, open_data, probe_indices
 from kaizen.precision import evaluation_precision, float32
@@ -87,7 +88,10 @@ def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) ->
             train(trainer, learner, experiment, data, test, task_idx, saving)
         return
     unjudged = task_idx == 0 or not experiment.done(task_idx - 1)
-    before = judge(judging, learner, data, test, max(0, task_idx - 1)) if unjudged else None
+    before = None
+    if unjudged:
+        voting = task_idx > 0 or has_baseline("knn", args.online_evaluation_training_data_source)
+        before = judge(judging, learner, data, test, max(0, task_idx - 1), voting)
     if before is not None and task_idx > 0:
         experiment.finish_task(task_idx - 1, before, None, 0.0)  # what --pretrained_model brings along
 
@@ -100,7 +104,11 @@ def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) ->
     accuracy = judge(judging, learner, data, test, task_idx)
     if args.auto_umap and test is not None:
         draw_embedding(test_features(learner, data), data, args.seed, experiment.folder, task_idx)
-    experiment.finish_task(task_idx, accuracy, before if task_idx == 0 else None, round(seconds, 1))
+    baseline = None
+    if before is not None and task_idx == 0:
+        source = args.online_evaluation_training_data_source
+        baseline = {head: row for head, row in before.items() if has_baseline(head, source)}
+    experiment.finish_task(task_idx, accuracy, baseline, round(seconds, 1))
     results = write(experiment.folder)
     if results["tasks_done"] == results["num_tasks"]:
         draw_plots(results, experiment.folder)
@@ -191,9 +199,17 @@ def take_up_end(learner: ContinualLearner, path: Path) -> float:
 
 
 def judge(
-    trainer: pl.Trainer, learner: ContinualLearner, data: Data, test: DataLoader[Batch] | None, task_idx: int
+    trainer: pl.Trainer,
+    learner: ContinualLearner,
+    data: Data,
+    test: DataLoader[Batch] | None,
+    task_idx: int,
+    voting: bool = True,
 ) -> dict[str, list[float]]:
-    """Accuracy in 0-1 of every head on every task's test images; no head where there are none."""
+    """Accuracy in 0-1 of every head on every task's test images, k nearest neighbours among them if `voting`.
+
+    No head where there are no test images.
+    """
     args = learner.args
     if test is None:
         return {}
@@ -201,7 +217,7 @@ def judge(
         trainer.validate(learner, test, verbose=False)
     learner.to(trainer.strategy.root_device)  # Lightning has put it back on the CPU
     accuracy = learner.accuracy_by_task()
-    if not args.disable_knn_eval:
+    if voting and not args.disable_knn_eval:
         voters = evaluation_loader(
             data.train,
             probe_indices(args, data, task_idx),
@@ -210,8 +226,8 @@ def judge(
             args.num_workers,
         )
         with evaluation_precision(args.precision, learner.device):  # as the test images were seen
-            bank = extract_features(learner.method.encoder, learner.eval_view, voters, learner.device)
-        correct = knn_correct(bank, test_features(learner, data), data.num_classes, args.knn_k)
+            bank = features_by_batch(learner.method.encoder, learner.eval_view, voters, learner.device)
+            correct = knn_correct(bank, test_features(learner, data), data.num_classes, args.knn_k)
         accuracy["knn"] = mean_by_task(correct, data.split.test)
     return accuracy
 

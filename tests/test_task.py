@@ -323,7 +323,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_does_not(tmp_path:
         one, other = (load_task(each.checkpoint(i), "")["state"] for each in (first, second))
         assert all(torch.equal(one[name], other[name]) for name in one.keys() | other.keys())
     baseline = read_json(first.accuracy(0))["baseline"]
-    assert baseline == read_json(second.accuracy(0))["baseline"] and baseline.keys() == heads_of(first, 0).keys()
+    assert baseline == read_json(second.accuracy(0))["baseline"] and [*baseline] == ["classifier"]
     third = run(tmp_path, data, *flags, "--seed", "6", method="mocov2plus", name="c")
     assert logged(third, 0) != logged(first, 0)
     assert read_json(third.folder / "experiment.json")["tasks"] == read_json(first.folder / "experiment.json")["tasks"]
