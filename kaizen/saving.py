@@ -23,6 +23,7 @@ from kaizen.learner import ContinualLearner
 from kaizen.metrics_file import MetricsFile
 from kaizen.ranks import largest
 from kaizen.signals import handling
+from kaizen.states import note
 
 KEPT = 2  # the newest, and the one before in case that the newest is damaged later
 SAME = 1.0  # seconds in which a second signal is the first one, heard again from the process above
@@ -113,7 +114,7 @@ class Saved:
             try:
                 return path, read_checkpoint(path, "--experiment_dir")["progress"]
             except (UsageError, KeyError, TypeError) as error:
-                print(f"warning: {error}; going on from what was saved before it", flush=True)
+                note(self.folder.parent, f"warning: {error}; going on from what was saved before it")
         return None
 
     def clear(self) -> None:

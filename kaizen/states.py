@@ -80,6 +80,22 @@ def end(folder: Path, state: TaskState, exit_status: int) -> TaskState:
     return _write(folder, replace(state, state=name, exit_status=exit_status, signal=killed, end=now, seconds=seconds))
 
 
+def note(folder: Path, line: str) -> None:
+    """Say something that whoever reads the task's figures should know, and keep it for the report."""
+    print(line, flush=True)
+    if line not in (before := notes(folder)):
+        write_json(folder / "notes.json", [*before, line])
+
+
+def notes(folder: Path) -> list[str]:
+    """What was said while the task in a folder was trained; nothing where the file is damaged."""
+    try:
+        found = read_json(folder / "notes.json")
+    except (OSError, ValueError):
+        return []
+    return [str(line) for line in found] if isinstance(found, list) else []
+
+
 def settle(folder: Path, max_epochs: int) -> None:
     """Write down that a task is through, where nobody was left to do so, or where its folder is older than states."""
     state = _if_whole(folder)

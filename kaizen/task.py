@@ -47,6 +47,7 @@ from kaizen.ranks import share_of
 from kaizen.report import draw_plots, write
 from kaizen.saving import Saved, Saving, Stop, Stopped
 from kaizen.sharing import Abandoned, assemble, together
+from kaizen.states import note
 from kaizen.trained_on import TrainedOn
 
 
@@ -185,7 +186,7 @@ def take_up(learner: ContinualLearner, args: Args, experiment: Experiment, task_
         path = Path(args.pretrained_model)
         anew = restore(learner, load_task(path, "--pretrained_model"), path, "--pretrained_model", OPTIONAL)
         if anew:
-            print(f"--pretrained_model {path}: not taken over: {', '.join(anew)}")
+            note(experiment.task_folder(task_idx), f"--pretrained_model {path}: not taken over: {', '.join(anew)}")
     if task_idx > 0:
         learner.keep_teacher()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kaizen.args import Args, UsageError, shorten
 from kaizen.cli import classifier_distiller, feature_distiller
 from kaizen.files import atomic_write_text
+from kaizen.states import note
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -68,7 +69,7 @@ def open_run(job: Job) -> Run:
     except Exception as error:
         if offline:
             raise
-        print(f"warning: --wandb: {_line(error)}; this run is kept offline in {job.folder / 'wandb'}", flush=True)
+        note(job.folder, f"warning: --wandb: {_line(error)}; this run is kept offline in {job.folder / 'wandb'}")
         wandb.teardown()  # which still holds the run's id
         return wandb.init(**{**about, "resume": None}, mode="offline")
 

@@ -12,6 +12,7 @@ from kaizen.args import UsageError
 from kaizen.experiment import Experiment
 from kaizen.page.chart import Point
 from kaizen.report import Results, collect, read_experiment
+from kaizen.states import notes
 from kaizen.status import TaskStatus, look_at
 
 
@@ -64,8 +65,10 @@ class Facts:
 
     @property
     def notices(self) -> list[str]:
-        """What the user was told at the start."""
-        return _names(self.about.get("notices"))
+        """What the user was told at the start, and on the way, of each task and of the whole."""
+        said = [(task.task, notes(self.folder / f"task{task.task}")) for task in self.tasks]
+        of_tasks = [f"Task {task}: {line}" for task, lines in said for line in lines]
+        return [*_names(self.about.get("notices")), *of_tasks, *notes(self.folder)]
 
     def class_name(self, label: object) -> str:
         """The name of a class, or its number."""

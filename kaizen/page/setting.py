@@ -101,7 +101,7 @@ def notes(facts: Facts) -> Section | None:
     items += facts.notices
     if not items:
         return None
-    lead = "Warnings, and what was said when the run was started."
+    lead = "Warnings, and what was said when the run was started and on its way."
     return Section("To know", lead, [tag("ul", *(tag("li", item) for item in items), class_="notes")], "To know")
 
 

@@ -17,6 +17,7 @@ from kaizen.metrics import METRICS
 from kaizen.page.report import write_report
 from kaizen.page.words import LOSSES, metric_words
 from kaizen.report import collect
+from kaizen.states import note
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,6 +87,19 @@ def test_flags_that_were_set_come_first_with_their_defaults(tmp_path: Path) -> N
     assert start < texts.index("--lr") < default < texts.index("--seed")
     place = texts.index("--lr")
     assert texts[place + 1 : place + 3] == ["0.7", "default 0.3"]
+
+
+def test_what_was_said_on_the_way_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_experiment(tmp_path / "run", num_tasks=2, done=2, notices=["at the start"])
+    for _ in range(2):  # a start that meets the same again
+        note(folder / "task1", "warning: a file is damaged")
+    note(folder, "kept offline")
+    assert capsys.readouterr().out.splitlines() == ["warning: a file is damaged"] * 2 + ["kept offline"]
+    texts = Reader(write_report(folder).read_text()).texts
+    for line in ("at the start", "Task 1: warning: a file is damaged", "kept offline"):
+        assert texts.count(line) == 1
+    (folder / "task1" / "notes.json").write_text("[")
+    assert "at the start" in Reader(write_report(folder).read_text()).texts
 
 
 def test_names_become_text_wherever_they_stand(tmp_path: Path) -> None:
