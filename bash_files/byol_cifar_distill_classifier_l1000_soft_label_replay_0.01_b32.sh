@@ -1,6 +1,6 @@
 # Kaizen with BYOL on split CIFAR-100: five tasks of 20 classes, 500 epochs each, 1 % replay.
 # Published result (read off the paper's bar chart): final accuracy .313, continual accuracy .481.
-# Made for one GPU: 97,500 steps. Not yet run in full with this code; --dry_run prints its plan.
+# Made for one GPU: 97,500 steps. Not yet run in full with this code, so its time is not known; --dry_run prints its plan.
 # DATA_DIR=/data CUDA_VISIBLE_DEVICES=0 python job_launcher.py --script bash_files/byol_cifar_distill_classifier_l1000_soft_label_replay_0.01_b32.sh
 python3 main_continual.py \
     --dataset cifar100 \

@@ -11,9 +11,11 @@ import csv
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -21,17 +23,19 @@ sys.path.insert(0, str(ROOT))
 from kaizen.compare import read_study  # noqa: E402
 from kaizen.files import atomic_write_text  # noqa: E402
 from kaizen.metrics import HEADLINE  # noqa: E402
-from kaizen.plots import save_figure  # noqa: E402
+from kaizen.plots import INK, save_figure  # noqa: E402
 from kaizen.runs import Run  # noqa: E402
 from kaizen.runs_csv import read_rows  # noqa: E402
 from kaizen.study import Stat  # noqa: E402
 from kaizen.study_bars import accuracy_bars  # noqa: E402
+from kaizen.study_look import legend, line_look, new_figure, tidy  # noqa: E402
 from kaizen.study_plots import accuracy_over_tasks  # noqa: E402
 
 ROWS = ROOT / "bash_files" / "study_cifar10_cpu"
 NAMES = {"mocov2plus": "MoCo v2+", "simclr": "SimCLR", "byol": "BYOL", "vicreg": "VICReg"}
 ARMS = ("Kaizen", "CaSSLe + replay", "no distillation + replay", "CaSSLe", "no distillation", "joint")
 SCALES = ("1,000 images a class", "3 epochs", "the study", "30 epochs")  # smaller ones first
+EPOCHS = {"3 epochs": 3, "the study": 10, "30 epochs": 30}
 COLUMNS = ["seeds", "final", "continual", "forgetting", "features: kNN final"]
 FIGURES = (accuracy_bars, accuracy_over_tasks)
 Table = list[list[str]]  # rows of cells, the first says what the columns are
@@ -47,8 +51,14 @@ def main() -> int:
     groups = sorted(study.groups, key=lambda group: _order(group.method, group.arm))
     study = replace(study, groups=[replace(group, method=NAMES[group.method]) for group in groups])
     for draw in FIGURES:
-        save_figure(draw(study, "classifier"), ROOT / "imgs" / f"study_{draw.__name__}.png")
+        save_figure(draw(study, "classifier"), picture_of(draw))
+    save_figure(accuracy_over_epochs(), picture_of(accuracy_over_epochs))
     return 0
+
+
+def picture_of(draw: Callable[..., Figure]) -> Path:
+    """Where a figure is kept."""
+    return ROOT / "imgs" / f"study_{draw.__name__}.png"
 
 
 def with_table(text: str, marker: str) -> str:
@@ -77,13 +87,47 @@ def distances() -> Table:
 
 def scales() -> Table:
     """The arms at other scales, and in the study with the same seeds."""
+    rows = [[NAMES[method], scale, _shown(arm), *_numbers(runs)] for method, scale, arm, runs in _by_scale()]
+    return [["method", "scale", "arm", *COLUMNS], *rows]
+
+
+def probes() -> Table:
+    """What the published way to train the probe makes of its numbers."""
     others, rows = _arms("scale"), []
     for (method, name), runs in {**_same_seeds(others), **others}.items():
-        arm, _, scale = name.partition(", ")
-        if (scale := scale or "the study") in SCALES:
-            rows.append([NAMES[method], scale, _shown(arm), *_numbers(runs)])
-    rows.sort(key=lambda row: SCALES.index(row[1]))
-    return [["method", "scale", "arm", *COLUMNS], *rows]
+        if name == "Kaizen" or "probe" in name:
+            how = "update" if "probe" in name else "frozen"
+            found = [_over(runs, metric, "online") for metric in HEADLINE]
+            rest = [_over(runs, "final_accuracy", head) for head in ("classifier", "knn")]
+            rows.append([NAMES[method], f"`{how}`", str(len(runs)), *map(_text, found + rest)])
+    probe = [f"probe: {name}" for name in ("final", "continual", "forgetting")]
+    return [["method", "`--online_eval_batchnorm`", "seeds", *probe, "classifier: final", "kNN: final"], *rows]
+
+
+def accuracy_over_epochs() -> Figure:
+    """Draw what the arms end with, their classifier and k nearest neighbours, over the epochs of a task."""
+    lines: dict[str, list[tuple[int, list[Run]]]] = {}
+    for method, scale, arm, runs in _by_scale():
+        about = f"{NAMES[method]}, seed {runs[0].seeds[0]}"
+        if scale in EPOCHS:
+            lines.setdefault(arm, []).append((EPOCHS[scale], runs))
+    figure, grid = new_figure(7.2, 3.8, 1, 2, f"{about}: accuracy after the last task")
+    handles = {}
+    for axes, head in zip(grid, ("classifier", "knn"), strict=True):
+        for style, (arm, points) in enumerate(lines.items()):
+            stats = [_over(runs, "final_accuracy", head) for _, runs in points]
+            heights = [stat.mean for stat in stats if stat is not None]
+            handles[arm] = axes.plot([epochs for epochs, _ in points], heights, **line_look(style))[0]
+        tidy(axes)
+        axes.set_xscale("log")
+        axes.set_xticks(list(EPOCHS.values()), map(str, EPOCHS.values()))
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(2.5, 36)
+        axes.set_title({"classifier": "classifier", "knn": "features: k nearest neighbours"}[head], color=INK, size=10)
+        axes.set_xlabel("epochs a task", color=INK)
+    grid[0].set_ylim(bottom=0)
+    legend(figure, handles)
+    return figure
 
 
 def tuning() -> Table:
@@ -98,7 +142,7 @@ def tuning() -> Table:
 
 
 # What stands on which page between a marker of this name and the next end.
-TABLES = {"runs": results, "distances": distances, "scales": scales, "tuning": tuning}
+TABLES = {"runs": results, "distances": distances, "scales": scales, "probes": probes, "tuning": tuning}
 PLACES = (*(("docs/study.md", marker) for marker in TABLES), ("README.md", "runs"))
 
 
@@ -107,6 +151,16 @@ def _arms(rows: str) -> Arms:
     for run in sorted(read_rows(ROWS / f"{rows}.csv"), key=lambda run: _order(run.method, run.name)):
         found.setdefault((run.method, run.name), []).append(run)
     return found
+
+
+def _by_scale() -> list[tuple[str, str, str, list[Run]]]:
+    """(method, scale, arm, runs) of what was run at other scales too, smaller ones first."""
+    others = _arms("scale")
+    named = [
+        (method, *name.partition(", ")[::2], runs) for (method, name), runs in {**_same_seeds(others), **others}.items()
+    ]
+    found = [(method, scale or "the study", arm, runs) for method, arm, scale, runs in named]
+    return sorted((row for row in found if row[1] in SCALES), key=lambda row: SCALES.index(row[1]))
 
 
 def _order(method: str, name: str) -> tuple[int, int]:

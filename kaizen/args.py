@@ -207,8 +207,8 @@ class Args:
     )  # fmt: skip
 
     augment_on: str = flag(
-        "device", "where views are made: in batches on the device, which is faster for every data set known, or by the "
-        "loader processes on the CPU, for a weak GPU beside many cores", VIEWS, choices=("device", "workers"),
+        "device", "where views are made: in batches on the device, which was faster wherever measured, or by the loader "
+        "processes on the CPU, for a weak GPU beside many cores", VIEWS, choices=("device", "workers"),
     )  # fmt: skip
     brightness: list[float] = flag([0.4], "jitter strength, one value or one per view", VIEWS, bounds=NOT_NEGATIVE)
     contrast: list[float] = flag([0.4], "jitter strength", VIEWS, bounds=NOT_NEGATIVE)

@@ -33,7 +33,7 @@ from pages import (
 )
 
 from docs.flags import default, flags_page
-from docs.study_results import FIGURES, PLACES, with_table
+from docs.study_results import FIGURES, PLACES, accuracy_over_epochs, picture_of, with_table
 from kaizen.args import Flag, core_flags, flags_of_fields
 from kaizen.cli import everything_known
 from kaizen.distillers import FEATURE_DISTILLERS, distiller_flags
@@ -256,4 +256,4 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
 @pytest.mark.parametrize(("page", "marker"), PLACES)
 def test_the_tables_of_the_study_are_those_of_its_rows(page: str, marker: str) -> None:
     assert with_table(read(page), marker) == read(page), "run python docs/study_results.py"
-    assert all((ROOT / "imgs" / f"study_{draw.__name__}.png").is_file() for draw in FIGURES)
+    assert all(picture_of(draw).is_file() for draw in (*FIGURES, accuracy_over_epochs))

@@ -1,5 +1,6 @@
 # The study's Kaizen with VICReg: all 50,000 CIFAR-10 images at 16x16, five tasks of two classes, ten epochs each, 1 % replay.
-# Arms and seeds are set by study.py beside this file, and what came out is in docs/study.md; one run by itself:
+# Measured with it: classifier final .338, continual .464 with seed 5. One run takes 15 to 25 minutes on one CPU core.
+# Arms and seeds are set by study.py beside this file, and what came out of all is in docs/study.md; one run by itself:
 # DATA_DIR=/data/cifar10 python job_launcher.py --script bash_files/study_cifar10_cpu/vicreg.sh --seeds 5
 # Needs DATA_DIR with train/<class>/ and val/<class>/ folders; the probe is clean (--online_eval_batchnorm frozen).
 python3 main_continual.py \
