@@ -207,7 +207,7 @@ class Args:
     )  # fmt: skip
 
     augment_on: str = flag(
-        "device", "where views are made: in batches on the device, which was faster wherever measured, or by the loader "
+        "device", "where views are made: in batches on the device, which was faster wherever measured, or by loader "
         "processes on the CPU, for a weak GPU beside many cores", VIEWS, choices=("device", "workers"),
     )  # fmt: skip
     brightness: list[float] = flag([0.4], "jitter strength, one value or one per view", VIEWS, bounds=NOT_NEGATIVE)

@@ -14,7 +14,7 @@ from kaizen.data.checks import check_classes, used_domains
 from kaizen.data.datasets import DatasetInfo, dataset_info
 from kaizen.data.held_back import hold_back
 from kaizen.data.identity import identity
-from kaizen.data.images import ImageSet
+from kaizen.data.images import LARGEST_KEPT, FolderImages, ImageSet
 from kaizen.data.loaders import full_batches
 from kaizen.data.readable import Skipped, without_bad
 from kaizen.data.replay import Counts, replay_counts
@@ -180,16 +180,20 @@ def active_terms(args: Args, task_idx: int) -> list[str]:
 
 def data_notices(args: Args, data: Data) -> list[str]:
     """What a user should know of the data before training starts."""
-    if not args.replay or args.split_strategy == "data" or args.num_tasks < 2:
-        return []
-    kept = [count for groups in replayed(args, data, args.num_tasks - 1) for count in groups]
-    if not (lost := kept.count(0)):
-        return []
-    kind = "classes" if args.split_strategy == "class" else "classes in their domains"
-    return [
-        f"{_scarcest(args, data, args.num_tasks - 1)}: {lost} of {len(kept)} {kind} are too small for it to replay "
-        "any of their images; give a larger one, or --replay_selection balanced"
-    ]
+    lines = []
+    side = max(data.train.first_size) if isinstance(data.train, FolderImages) else LARGEST_KEPT + 1
+    if args.size is None and side <= LARGEST_KEPT and side < image_size(args):
+        grown = f"from {side} to {image_size(args)} pixels"
+        lines.append(f"images such as the first one are enlarged {grown}; --size {side} keeps their size")
+    counts = replayed(args, data, args.num_tasks - 1) if args.split_strategy != "data" else []
+    kept = [count for groups in counts for count in groups]
+    if lost := kept.count(0):
+        kind = "classes" if args.split_strategy == "class" else "classes in their domains"
+        lines.append(
+            f"{_scarcest(args, data, args.num_tasks - 1)}: {lost} of {len(kept)} {kind} are too small for it to replay "
+            "any of their images; give a larger one, or --replay_selection balanced"
+        )
+    return lines
 
 
 def describe(args: Args, data: Data | None, folder: Path | None) -> list[str]:

@@ -60,6 +60,18 @@ def test_classes_that_are_too_small_to_be_replayed_are_told_of(tmp_path: Path) -
     assert told("--replay_proportion", "0.1", "--replay_selection", "balanced") == []
 
 
+def test_small_images_that_are_enlarged_are_told_of(tmp_path: Path) -> None:
+    def told(side: int, *more: str) -> list[str]:
+        folder = class_folders(tmp_path / str(side), sizes=[(side, side)])
+        args = args_of("--data_dir", str(folder), *more, dataset="custom")
+        if not more:
+            args.size = None
+        return data_notices(args, open_data(args))
+
+    assert told(32) == ["images such as the first one are enlarged from 32 to 224 pixels; --size 32 keeps their size"]
+    assert told(120) == told(16, "--size", "64") == []
+
+
 @pytest.mark.parametrize("tasks", ["2000", "500000000"])
 def test_more_tasks_than_images_are_refused_before_they_are_made(tasks: str) -> None:
     with pytest.raises(UsageError, match=f"--num_tasks {tasks}: there are [0-9]+ training images; use fewer tasks"):

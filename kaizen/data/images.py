@@ -174,10 +174,15 @@ class FolderImages:
         """True where the images are small enough to be kept."""
         return self._pixels is not None
 
+    @property
+    def first_size(self) -> tuple[int, int]:
+        """Width and height of the first image."""
+        with named(self.paths[0]), Image.open(self.paths[0]) as image:
+            return image.size
+
     @cached_property
     def _pixels(self) -> Tensor | None:
-        with named(self.paths[0]), Image.open(self.paths[0]) as image:
-            width, height = image.size
+        width, height = self.first_size
         if max(width, height) > LARGEST_KEPT:
             return None
         shape = (len(self.paths), 3, height, width)
