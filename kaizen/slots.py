@@ -136,9 +136,8 @@ class Slots:
         except OSError as error:  # the others need not suffer from it
             print(f"error: {path_error(error)}", file=sys.stderr)
             self.codes[place] = code or 2
-        if code == 2 and not any(
-            run.folder.glob("task*/state.json")
-        ):  # later it may be one run's own, as a loss of nan
+        begun = any(run.folder.glob("task*/state.json"))  # then it may be this one's own, as a loss that is no number
+        if code == 2 and not begun:
             self.stopped.append(run.recipe)
 
 
