@@ -64,7 +64,7 @@ class Experiment:
         if tasks is not None:
             cls(folder, flags).check_images(skipped)
         for kind, identity in (images or {}).items():
-            if before.get("images", {}).get(kind, identity) != identity:
+            if before["images"].get(kind, identity) != identity:
                 raise UsageError(
                     f"--data_dir {flags['data_dir']}: its {kind} images are not those that {folder} began with, "
                     "or in another order; put them back as they were, or use another folder"
@@ -258,6 +258,7 @@ def _read(folder: Path) -> dict[str, Any]:
         about["flags"] = {"devices": Args.devices, **about["flags"]}  # a mapping with names for keys
         if type(about["flags"]["devices"]) is not int or about["flags"]["devices"] < 1:
             raise ValueError("no number of devices")
+        about["images"] = dict(about.get("images", {}))
         about["skipped_images"] = [name + "" for name in about.get("skipped_images", ())]
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+import main_continual
 from kaizen import evaluate, report
 from kaizen.args import Args, UsageError
 from kaizen.bash_script import Script, parse_script
@@ -25,6 +26,7 @@ from kaizen.task import build_learner
 
 SECONDS = 1.0
 TASKS, COUNTS = [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]], [[1] * 5, [1] * 5]
+IMAGES = {"training": "0a", "test": "0b"}
 ROWS = {"classifier": [0.5, 0.25], "knn": [0.75, 0.5]}
 ARGV = ["--dataset", "digits", "--method", "simclr", "--encoder", "tiny", "--size", "8", "--replay", "True",
         "--proj_hidden_dim", "8", "--output_dim", "4", "--max_epochs", "1"]  # fmt: skip
@@ -61,13 +63,19 @@ def reproducible(check: Callable[..., None]) -> Callable[..., None]:
 
 @reproducible
 def check_command_line(argv: list[str]) -> None:
-    """`read_args` returns Args or names a flag."""
+    """`read_args` returns Args or names a flag; the program looks at it and ends with 0, or with 2 and one line."""
     with one_line():
         try:
             assert isinstance(read_args(argv), Args)
         except UsageError as error:
             assert "--" in str(error), f"names no flag: {error}"
             raise
+    told = io.StringIO()
+    with one_line(), contextlib.redirect_stderr(told):
+        status = main_continual.main([*argv, "--dry_run"])
+        assert status in (0, 2), f"exit status {status}"
+    lines = told.getvalue().splitlines()
+    assert not lines if status == 0 else len(lines) == 1 and lines[0].startswith("error: "), lines
 
 
 @reproducible
@@ -84,7 +92,7 @@ class Folder:
     def __init__(self, folder: Path) -> None:
         self.args = read_args([*ARGV, "--data_dir", str(folder)])
         self.flags = flags_of(self.args)
-        self.experiment = Experiment.start(folder, self.flags, TASKS, ["a", "b"])
+        self.experiment = Experiment.start(folder, self.flags, TASKS, ["a", "b"], images=IMAGES)
         learner = build_learner(self.args, 10, 0)
         for task in range(2):
             self.experiment.task_folder(task)
@@ -102,7 +110,7 @@ class Folder:
         folder = self.experiment.folder
         return [
             lambda: args_from(Experiment.open(folder).flags),
-            lambda: Experiment.check(folder, self.flags, TASKS),
+            lambda: Experiment.check(folder, self.flags, TASKS, images=IMAGES),
             lambda: kept_before(self.experiment, 1, COUNTS),
             self.report,
             lambda: evaluate.run(["--experiment", str(folder), "--protocol", "knn", "--dry_run"]),
