@@ -186,6 +186,9 @@ def _next_start(experiment: Experiment, tasks: list[TaskStatus], used: bool | No
         experiment.check_order(first, len(tasks))
     except UsageError as error:
         return f"next start: is refused; {error}"
+    damaged = [experiment.accuracy(task.task) for task in tasks if task.accuracy is None]
+    if damaged:
+        return f"next start: ends with an error; {damaged[0]} is damaged, restore it"
     left = [task for task in tasks[first:] if not experiment.done(task.task)]
     if not left:
         return "next start: nothing is left to train; it shows the results"

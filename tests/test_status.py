@@ -98,6 +98,8 @@ def test_damaged_files_are_called_so(
     (experiment.folder / file).write_bytes(content)
     lines = said(experiment, capsys)
     assert ("damaged" in " ".join(word for line in lines[1:] for word in line)) is (file != ".lock")
+    if file.endswith("accuracy.json"):
+        assert f"ends with an error; {experiment.folder / file} is damaged" in " ".join(lines[-1])
     if file.endswith("state.json"):
         assert names(lines)[int(file[4])] == "damaged"
 
