@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -181,10 +182,12 @@ def active_terms(args: Args, task_idx: int) -> list[str]:
 def data_notices(args: Args, data: Data) -> list[str]:
     """What a user should know of the data before training starts."""
     lines = []
-    side = max(data.train.first_size) if isinstance(data.train, FolderImages) else LARGEST_KEPT + 1
-    if args.size is None and side <= LARGEST_KEPT and side < image_size(args):
-        grown = f"from {side} to {image_size(args)} pixels"
-        lines.append(f"images such as the first one are enlarged {grown}; --size {side} keeps their size")
+    if args.size is None and isinstance(data.train, FolderImages):
+        with suppress(UsageError):  # training will say that the first one cannot be read
+            side = max(data.train.first_size)
+            if side <= LARGEST_KEPT and side < image_size(args):
+                grown = f"from {side} to {image_size(args)} pixels"
+                lines.append(f"images such as the first one are enlarged {grown}; --size {side} keeps their size")
     counts = replayed(args, data, args.num_tasks - 1) if args.split_strategy != "data" else []
     kept = [count for groups in counts for count in groups]
     if lost := kept.count(0):

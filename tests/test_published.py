@@ -257,6 +257,7 @@ def test_training_goes_on_from_a_published_model(tmp_path: Path, capsys: pytest.
     flags = ("--classifier_layers", "12", "--task_idx", "1", "--pretrained_model", str(path), "--online_evaluation")
     args = args_of("--num_tasks", "5", *flags)
     learner = learner_of("--classifier_layers", "12", "--online_evaluation", task_idx=1)
+    (tmp_path / "run").mkdir()
     take_up(learner, args, Experiment(tmp_path / "run", {}), 1)
     assert changed(there, state_of(learner)) == set()
     (line,) = capsys.readouterr().out.splitlines()
