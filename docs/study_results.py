@@ -93,8 +93,8 @@ def scales() -> Table:
 
 def probes() -> Table:
     """What the published way to train the probe makes of its numbers."""
-    others, rows = _arms("scale"), []
-    for (method, name), runs in {**_same_seeds(others), **others}.items():
+    rows = []
+    for (method, name), runs in _others().items():
         if name == "Kaizen" or "probe" in name:
             how = "update" if "probe" in name else "frozen"
             found = [_over(runs, metric, "online") for metric in HEADLINE]
@@ -113,7 +113,8 @@ def accuracy_over_epochs() -> Figure:
             lines.setdefault(arm, []).append((EPOCHS[scale], runs))
     figure, grid = new_figure(7.2, 3.8, 1, 2, f"{about}: accuracy after the last task")
     handles = {}
-    for axes, head in zip(grid, ("classifier", "knn"), strict=True):
+    titles = {"classifier": "classifier", "knn": "features: k nearest neighbours"}
+    for axes, (head, title) in zip(grid, titles.items(), strict=True):
         for style, (arm, points) in enumerate(lines.items()):
             stats = [_over(runs, "final_accuracy", head) for _, runs in points]
             heights = [stat.mean for stat in stats if stat is not None]
@@ -123,7 +124,7 @@ def accuracy_over_epochs() -> Figure:
         axes.set_xticks(list(EPOCHS.values()), map(str, EPOCHS.values()))
         axes.set_xticks([], minor=True)
         axes.set_xlim(2.5, 36)
-        axes.set_title({"classifier": "classifier", "knn": "features: k nearest neighbours"}[head], color=INK, size=10)
+        axes.set_title(title, color=INK, size=10)
         axes.set_xlabel("epochs a task", color=INK)
     grid[0].set_ylim(bottom=0)
     legend(figure, handles)
@@ -155,10 +156,7 @@ def _arms(rows: str) -> Arms:
 
 def _by_scale() -> list[tuple[str, str, str, list[Run]]]:
     """(method, scale, arm, runs) of what was run at other scales too, smaller ones first."""
-    others = _arms("scale")
-    named = [
-        (method, *name.partition(", ")[::2], runs) for (method, name), runs in {**_same_seeds(others), **others}.items()
-    ]
+    named = [(method, *name.partition(", ")[::2], runs) for (method, name), runs in _others().items()]
     found = [(method, scale or "the study", arm, runs) for method, arm, scale, runs in named]
     return sorted((row for row in found if row[1] in SCALES), key=lambda row: SCALES.index(row[1]))
 
@@ -167,11 +165,13 @@ def _order(method: str, name: str) -> tuple[int, int]:
     return [*NAMES].index(method), ARMS.index(name.partition(", ")[0])
 
 
-def _same_seeds(others: Arms) -> Arms:
-    """The study's own runs of the methods, arms and seeds that were run otherwise too."""
+def _others() -> Arms:
+    """What was run otherwise, after the study's own runs of the same methods, arms and seeds."""
+    others = _arms("scale")
     seeds = {run.seeds for runs in others.values() for run in runs}
     arms = {(method, name.partition(", ")[0]) for method, name in others}
-    return {key: [run for run in runs if run.seeds in seeds] for key, runs in _arms("runs").items() if key in arms}
+    own = {key: [run for run in runs if run.seeds in seeds] for key, runs in _arms("runs").items() if key in arms}
+    return {**own, **others}
 
 
 def _numbers(runs: Sequence[Run]) -> list[str]:

@@ -31,10 +31,14 @@ def status_of(run: Callable[[list[str]], None], argv: list[str]) -> int:
     try:
         run(argv)
     except UsageError as error:
-        reason = str(error).splitlines()[-1]  # a loader process puts its traceback before it
-        print(f"error: {reason.removeprefix('kaizen.args.UsageError: ')}", file=sys.stderr)
+        print(f"error: {reason_of(error)}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"error: {path_error(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def reason_of(error: UsageError) -> str:
+    """Its one line; where it comes from a loader process, that puts its traceback before it."""
+    return str(error).splitlines()[-1].removeprefix("kaizen.args.UsageError: ")

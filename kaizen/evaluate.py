@@ -7,7 +7,6 @@ python -m kaizen.evaluate --pretrained_feature_extractor MODEL.ckpt --dataset ci
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -82,7 +81,7 @@ def evaluate_experiment(asked: Asked, args: Args) -> None:
     print(f"experiment {folder}, task {', '.join(map(str, tasks))}\n{protocol}", flush=True)
     if args.dry_run:
         return
-    check_devices(replace(model, compile=False))
+    check_devices(model)
     check_settings(experiment, protocol, set(range(results["tasks_done"])) - set(tasks))
     data = load_data(model)
     if data.split.classes != results["tasks"]:
@@ -208,7 +207,7 @@ def evaluate_checkpoint(asked: Asked, args: Args) -> None:
     data = open_if_there(model)
     if args.dry_run or data is None:
         return
-    check_devices(replace(model, compile=False))
+    check_devices(model)
     judge = Judge(model, data, protocol)
     kept = None if out is None else out / "features"
     with disk_told(f"--out {out}", out or Path.cwd()):

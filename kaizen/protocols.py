@@ -203,8 +203,8 @@ def _model_flags() -> set[str]:
 
 
 def _anywhere(base: Args) -> Args:
-    """Flags of a training without the place where it ran: this may be another machine."""
-    return replace(base, gpus=None, accelerator="auto")
+    """Flags of a training without what they say of the place where it ran: this may be another machine."""
+    return replace(base, gpus=None, accelerator="auto", compile=False)
 
 
 def _with_given(base: Args, args: Args, names: Iterable[str]) -> Args:

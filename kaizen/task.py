@@ -25,6 +25,7 @@ from kaizen.building import (
 )
 from kaizen.checkpoint import OPTIONAL, load_task, new_parts, restore, save_task
 from kaizen.cli import args_from, image_size
+from kaizen.commands import reason_of
 from kaizen.compiling import compile_networks
 from kaizen.data.images import ImageSet
 from kaizen.data.loaders import EVALUATION_BATCH, Batch, evaluation_loader
@@ -89,10 +90,9 @@ def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) ->
             train(trainer, learner, experiment, data, test, task_idx, saving)
         return
     unjudged = task_idx == 0 or not experiment.done(task_idx - 1)
-    before = None
-    if unjudged:
-        voting = task_idx > 0 or has_baseline("knn", args.online_evaluation_training_data_source)
-        before = judge(judging, learner, data, test, max(0, task_idx - 1), voting)
+    source = args.online_evaluation_training_data_source
+    voting = task_idx > 0 or has_baseline("knn", source)
+    before = judge(judging, learner, data, test, max(0, task_idx - 1), voting) if unjudged else None
     if before is not None and task_idx > 0:
         experiment.finish_task(task_idx - 1, before, None, 0.0)  # what --pretrained_model brings along
 
@@ -107,7 +107,6 @@ def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) ->
         draw_embedding(test_features(learner, data), data, args.seed, experiment.folder, task_idx)
     baseline = None
     if before is not None and task_idx == 0:
-        source = args.online_evaluation_training_data_source
         baseline = {head: row for head, row in before.items() if has_baseline(head, source)}
     experiment.finish_task(task_idx, accuracy, baseline, round(seconds, 1))
     results = write(experiment.folder)
@@ -262,8 +261,7 @@ def main(argv: list[str]) -> int:
     except UsageError as error:
         if isinstance(error, NotFinite) and not first:  # all find it in the same step
             return 2
-        reason = str(error).splitlines()[-1]  # a loader process puts its traceback before it
-        print(f"error: {reason.removeprefix('kaizen.args.UsageError: ')}", file=sys.stderr)
+        print(f"error: {reason_of(error)}", file=sys.stderr)
         return 2
     except Stopped as stopped:
         return stopped.status

@@ -137,7 +137,7 @@ FLOORS: list[list[str]] = [
         "kaizen.compiling",
         "kaizen.trained",
     ],
-    ["kaizen.task", "kaizen.commands", "kaizen.evaluate", "kaizen.compare", "kaizen.predict", "kaizen.export"],
+    ["kaizen.commands", "kaizen.task", "kaizen.evaluate", "kaizen.compare", "kaizen.predict", "kaizen.export"],
     ["kaizen"],  # the door: what it hands out is imported when it is asked for
     ["main_continual"],
 ]
