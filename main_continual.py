@@ -102,7 +102,8 @@ def run(argv: list[str], meeting: Meeting | None = None) -> int:
     from kaizen.cli import complete, flags_of, parsed, unused_flags
     from kaizen.devices import check_devices
     from kaizen.notices import notices
-    from kaizen.plan import data_notices, open_data
+    from kaizen.plan import open_data
+    from kaizen.plan_lines import data_notices
     from kaizen.status import show_status
     from kaizen.wandb_run import check_wandb
 
@@ -151,7 +152,8 @@ def dry_run(args: Args, folder: Path | None) -> int:
     """Print the plan. What a real run would miss here is named, and what needs it is left out."""
     from kaizen.cli import flags_of
     from kaizen.devices import check_devices
-    from kaizen.plan import data_notices, describe, open_data
+    from kaizen.plan import open_data
+    from kaizen.plan_lines import data_notices, describe
 
     if folder is not None:
         Experiment.check(folder, flags_of(args))

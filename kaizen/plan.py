@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,17 +9,15 @@ import torch
 from torch import Tensor
 
 from kaizen.args import Args, UsageError, shorten
-from kaizen.cli import classifier_distiller, feature_distiller, image_size, probes_momentum
-from kaizen.data.checks import check_classes, used_domains
+from kaizen.cli import classifier_distiller, feature_distiller, probes_momentum
+from kaizen.data.checks import check_classes
 from kaizen.data.datasets import DatasetInfo, dataset_info
 from kaizen.data.held_back import hold_back
 from kaizen.data.identity import identity
-from kaizen.data.images import LARGEST_KEPT, FolderImages, ImageSet
-from kaizen.data.loaders import full_batches
+from kaizen.data.images import ImageSet
 from kaizen.data.readable import Skipped, without_bad
 from kaizen.data.replay import Counts, replay_counts
-from kaizen.data.tasks import TaskSplit, class_order, make_split, split_classes, split_domains, visible_labels
-from kaizen.optim import scaled_lr
+from kaizen.data.tasks import TaskSplit, class_order, make_split, split_domains, visible_labels
 
 
 @dataclass(frozen=True)
@@ -179,82 +176,9 @@ def active_terms(args: Args, task_idx: int) -> list[str]:
     return terms
 
 
-def data_notices(args: Args, data: Data) -> list[str]:
-    """What a user should know of the data before training starts."""
-    lines = []
-    if args.size is None and isinstance(data.train, FolderImages):
-        with suppress(UsageError):  # training will say that the first one cannot be read
-            side = max(data.train.first_size)
-            if side <= LARGEST_KEPT and side < image_size(args):
-                grown = f"from {side} to {image_size(args)} pixels"
-                lines.append(f"images such as the first one are enlarged {grown}; --size {side} keeps their size")
-    counts = replayed(args, data, args.num_tasks - 1) if args.split_strategy != "data" else []
-    kept = [count for groups in counts for count in groups]
-    if lost := kept.count(0):
-        kind = "classes" if args.split_strategy == "class" else "classes in their domains"
-        lines.append(
-            f"{_scarcest(args, data, args.num_tasks - 1)}: {lost} of {len(kept)} {kind} are too small for it to replay "
-            "any of their images; give a larger one, or --replay_selection balanced"
-        )
-    return lines
-
-
-def describe(args: Args, data: Data | None, folder: Path | None) -> list[str]:
-    """The plan in lines, for --dry_run.
-
-    Args:
-        args: checked flags.
-        data: None where the data are not on this machine: what needs counting is left out.
-        folder: where the experiment goes; None for a new folder named after its start.
-    """
-    where = folder or Path(args.base_experiment_dir) / f"<time>-{args.name}"
-    lines = [
-        f"method         {args.method}, encoder {args.encoder}, images of {image_size(args)} pixels",
-        f"data           {args.dataset}, {args.split_strategy} split, {args.num_tasks} tasks, seed {args.split_seed}",
-        f"learning rate  {scaled_lr(args):g} ({args.lr:g} x {_batch(args)} / 256), {args.scheduler}; "
-        f"classifier {args.classifier_lr:g}",
-        f"files          {where}/",
-    ]
-    if args.no_labels:
-        lines.append("judged         not at all, without labels; python -m kaizen.evaluate judges checkpoints")
-    return lines + [line for task in range(args.num_tasks) for line in _describe_task(args, data, task)]
-
-
-def _batch(args: Args) -> str:
+def batch_in_words(args: Args) -> str:
+    """The images of a step, on one device or on several."""
     return f"{args.batch_size} x {args.devices} devices" if args.devices > 1 else str(args.batch_size)
-
-
-def _describe_task(args: Args, data: Data | None, task: int) -> list[str]:
-    lines = [f"task {task}", f"  terms        {', '.join(active_terms(args, task))}"]
-    kind = "domain" if args.split_strategy == "domain" else "classes"
-    if data is None:
-        if name := _name_without_data(args, task):
-            lines.append(f"  {kind:<13}{shorten(name)}")
-        return [*lines, f"  epochs       {args.max_epochs} in batches of {_batch(args)}"]
-    images = len(data.split.train[task])
-    labels = int((data.visible_targets[data.split.train[task]] >= 0).sum())
-    replay = num_replayed(args, data, task)
-    batches = ((images, args.batch_size), (replay, args.replay_batch_size))
-    steps = max(full_batches(count, args.whole(batch_size)) for count, batch_size in batches)
-    lines += [
-        f"  {kind:<13}{shorten(data.task_names[task])}",
-        f"  images       {images} to train, {len(data.split.test[task])} to test, {replay} replayed",
-    ]
-    if labels < images:
-        lines.append(f"  labels       {labels} of {images} visible in training")
-    return [*lines, f"  steps        {args.max_epochs} epochs x {steps} = {args.max_epochs * steps}"]
-
-
-def _name_without_data(args: Args, task: int) -> str | None:
-    """What can be said of a task whose data are not on this machine."""
-    if args.split_strategy == "domain":
-        return used_domains(args)[task]
-    known = dataset_info(args.dataset).num_classes
-    if known is None or args.split_strategy == "data":
-        return None
-    order = args.class_order or [str(number) for number in split_classes(known, 1, args.split_seed)[0]]
-    places = split_classes(known, args.num_tasks, args.split_seed, args.classes_per_task, range(known))
-    return ", ".join(order[place] for place in places[task])
 
 
 def _smallest_task(data: Data) -> tuple[int, int]:
@@ -281,16 +205,16 @@ def _check_batches(args: Args, data: Data) -> None:
     smallest, images = _smallest_task(data)
     if args.whole(args.batch_size) > images:
         raise UsageError(
-            f"--batch_size {_batch(args)}: task {smallest} has only {images} training images; "
+            f"--batch_size {batch_in_words(args)}: task {smallest} has only {images} training images; "
             f"use at most {images // args.devices}"
         )
     for task in range(max(1, args.task_idx), args.num_tasks if args.replay else 0):
         if num_replayed(args, data, task) == 0:
-            given = _scarcest(args, data, task)
+            given = scarcest(args, data, task)
             raise UsageError(f"{given}: selects no image for task {task}; give a larger one or --replay False")
 
 
-def _scarcest(args: Args, data: Data, task: int) -> str:
+def scarcest(args: Args, data: Data, task: int) -> str:
     """The flag, with its value, for which no image is left to replay."""
     size, share = args.replay_memory_size, args.replay_proportion
     unlimited = replace(args, replay_memory_size=None)

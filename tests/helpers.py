@@ -19,7 +19,7 @@ from kaizen.distillers import FEATURE_DISTILLERS
 from kaizen.experiment import Experiment
 from kaizen.learner import ContinualLearner
 from kaizen.methods import METHODS, Output, SSLMethod, build_method, method_flags
-from kaizen.plan import open_data
+from kaizen.plan import Data, open_data
 from kaizen.task import run_task
 
 FEATURES = 8
@@ -34,6 +34,8 @@ PAIRS = [
 SMALL: dict[str, float] = {"proj_hidden_dim": 8, "output_dim": 6, "pred_hidden_dim": 8, "queue_size": 16}
 SMALL |= {"num_prototypes": 5, "whitening_size": 8}
 SMALL |= {"whitening_eps": 0.01}  # 8 projections of 8 hidden units may fill fewer than 6 dimensions
+# A training without labels.
+NO_LABELS = ("--no_labels", "--split_strategy", "data", "--classifier_training", "False", "--disable_knn_eval")
 
 
 def tiny_encoder(size: int, stem_padding: int, width: float, recompute: bool = True) -> tuple[nn.Module, int]:
@@ -112,6 +114,18 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 def changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
     """Names of what is no longer as it was."""
     return {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def plan_of(*flags: str) -> tuple[Args, Data]:
+    """Checked flags and the data they open."""
+    args = args_of(*flags)
+    return args, open_data(args)
+
+
+def domain_plan(tmp_path: Path, *flags: str) -> tuple[Args, Data]:
+    """The same for DomainNet's lists, as `domain_lists` writes them."""
+    args = args_of("--data_dir", str(tmp_path), "--batch_size", "4", *flags, dataset="domainnet")
+    return args, open_data(args)
 
 
 def class_folders(

@@ -84,6 +84,7 @@ FLOORS: list[list[str]] = [
         "kaizen.cli",
         "kaizen.notices",
         "kaizen.plan",
+        "kaizen.plan_lines",
         "kaizen.folders",
         "kaizen.experiment",
         "kaizen.csv_form",

@@ -4,17 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import args_of, class_folders, domain_lists, learner_of
+from helpers import args_of, class_folders, domain_lists, domain_plan, learner_of, plan_of
 
-from kaizen.args import Args, UsageError
+from kaizen.args import UsageError
 from kaizen.building import training_loaders
+from kaizen.cli import image_size
 from kaizen.plan import (
-    Data,
     active_terms,
     channel_statistics,
-    data_notices,
-    describe,
-    image_size,
     num_replayed,
     open_data,
     probe_batch_size,
@@ -30,56 +27,23 @@ DISTILL = ("--distiller", "contrastive", "--distiller_classifier", "soft_label")
 NOTHING = torch.empty(0, dtype=torch.int64)
 
 
-def plan(*flags: str) -> tuple[Args, Data]:
-    args = args_of(*flags)
-    return args, open_data(args)
-
-
 def test_tasks_of_the_digits() -> None:
-    _, data = plan("--num_tasks", "5")
+    _, data = plan_of("--num_tasks", "5")
     assert [len(classes) for classes in data.split.classes] == [2] * 5
     assert sum(len(part) for part in data.split.train) == len(data.train)
     assert data.task_names == [", ".join(map(str, classes)) for classes in data.split.classes]
-    _, data = plan("--split_strategy", "data", "--num_tasks", "3")
+    _, data = plan_of("--split_strategy", "data", "--num_tasks", "3")
     assert data.task_names == ["part 0", "part 1", "part 2"]
-
-
-def test_classes_that_are_too_small_to_be_replayed_are_told_of(tmp_path: Path) -> None:
-    folder = class_folders(tmp_path, [20, 20, 20, 8])
-    flags = ("--data_dir", str(folder), "--num_tasks", "2", "--class_order", "3", "0", "1", "2", "--replay")
-
-    def told(*more: str) -> list[str]:
-        args = args_of(*flags, *more, dataset="custom")
-        return data_notices(args, open_data(args))
-
-    assert told("--replay_proportion", "0.1") == [
-        "--replay_proportion 0.1: 1 of 2 classes are too small for it to replay any of their images; give a larger "
-        "one, or --replay_selection balanced"
-    ]
-    assert told("--replay_proportion", "0.2") == [] == told("--replay_memory_size", "4")
-    assert told("--replay_proportion", "0.1", "--replay_selection", "balanced") == []
-
-
-def test_small_images_that_are_enlarged_are_told_of(tmp_path: Path) -> None:
-    def told(side: int, *more: str) -> list[str]:
-        folder = class_folders(tmp_path / str(side), sizes=[(side, side)])
-        args = args_of("--data_dir", str(folder), *more, dataset="custom")
-        if not more:
-            args.size = None
-        return data_notices(args, open_data(args))
-
-    assert told(32) == ["images such as the first one are enlarged from 32 to 224 pixels; --size 32 keeps their size"]
-    assert told(120) == told(16, "--size", "64") == []
 
 
 @pytest.mark.parametrize("tasks", ["2000", "500000000"])
 def test_more_tasks_than_images_are_refused_before_they_are_made(tasks: str) -> None:
     with pytest.raises(UsageError, match=f"--num_tasks {tasks}: there are [0-9]+ training images; use fewer tasks"):
-        plan("--split_strategy", "data", "--num_tasks", tasks)
+        plan_of("--split_strategy", "data", "--num_tasks", tasks)
 
 
 def test_one_task_holds_everything() -> None:
-    args, data = plan("--num_tasks", "1", "--replay")
+    args, data = plan_of("--num_tasks", "1", "--replay")
     assert sorted(data.split.classes[0]) == list(range(10))
     assert num_replayed(args, data, 0) == 0
 
@@ -97,14 +61,14 @@ def test_size_and_statistics_come_from_the_data_set_unless_given() -> None:
 def test_replay_keeps_1_percent_unless_told_otherwise() -> None:
     counts = {}
     for flags in ((), ("--replay_proportion", "0.1"), ("--memory_size", "50"), ("--replay_proportion", "1")):
-        args, data = plan("--replay", *flags)
+        args, data = plan_of("--replay", *flags)
         counts[flags] = num_replayed(args, data, 1)
     first = data.split.train[0]
     assert counts[()] == 5  # of each class 1 % of 140 to 146
     assert counts["--memory_size", "50"] == 50
     assert counts["--replay_proportion", "1"] == len(first)
     assert 5 * 14 <= counts["--replay_proportion", "0.1"] <= len(first) // 10
-    args, data = plan("--replay_proportion", "1")
+    args, data = plan_of("--replay_proportion", "1")
     assert num_replayed(args, data, 1) == 0  # --replay was not given
 
 
@@ -112,7 +76,7 @@ def test_replay_keeps_1_percent_unless_told_otherwise() -> None:
     ("source", "parts"), [("all_tasks", [0, 1, 2, 3, 4]), ("seen_tasks", [0, 1, 2]), ("current_task", [2])]
 )
 def test_the_labels_that_probes_learn_from(source: str, parts: list[int]) -> None:
-    args, data = plan("--num_tasks", "5", "--online_evaluation_training_data_source", source)
+    args, data = plan_of("--num_tasks", "5", "--online_evaluation_training_data_source", source)
     expected = torch.cat([data.split.train[i] for i in parts])
     assert torch.equal(probe_indices(args, data, 2), expected)
 
@@ -130,7 +94,7 @@ def test_probe_batches() -> None:
 
 @pytest.mark.parametrize("flags", [("frozen",), ("update",), ("update", "--online_eval_batch_size", "2")])
 def test_probes_never_make_an_epoch_longer(flags: tuple[str, ...]) -> None:
-    args, data = plan("--online_evaluation", "--num_tasks", "5", "--online_eval_batchnorm", *flags)
+    args, data = plan_of("--online_evaluation", "--num_tasks", "5", "--online_eval_batchnorm", *flags)
     loaders = training_loaders(args, data, 4, NOTHING)
     assert len(loaders["online"]) <= len(loaders["task"]) == len(data.split.train[4]) // 64
     if flags != ("update",):
@@ -138,7 +102,7 @@ def test_probes_never_make_an_epoch_longer(flags: tuple[str, ...]) -> None:
 
 
 def test_loaders_of_a_task() -> None:
-    args, data = plan("--replay", "--replay_proportion", "0.1", "--replay_batch_size", "16", "--num_tasks", "5")
+    args, data = plan_of("--replay", "--replay_proportion", "0.1", "--replay_batch_size", "16", "--num_tasks", "5")
     assert set(training_loaders(args, data, 0, NOTHING)) == {"task"}
     replay = data.split.train[0][::10]
     loaders = training_loaders(args, data, 2, replay)
@@ -159,45 +123,6 @@ def test_the_terms_of_each_task() -> None:
     assert active_terms(args_of("--classifier_training", "False"), 1) == ["ssl"]
 
 
-def test_the_plan_counts_images_and_steps() -> None:
-    flags = ["--replay", "--replay_proportion", "0.1", "--max_epochs", "3", *DISTILL]
-    args, data = plan(*flags)
-    lines = describe(args, data, Path("here/run"))
-    text = "\n".join(lines)
-    sizes = [len(part) for part in data.split.train]
-    assert "simclr, encoder tiny, images of 8 pixels" in lines[0]
-    assert "digits, class split, 2 tasks, seed 5" in lines[1]
-    assert "0.075 (0.3 x 64 / 256)" in lines[2]
-    assert "here/run/" in lines[3]
-    assert f"{sizes[0]} to train, {len(data.split.test[0])} to test, 0 replayed" in text
-    assert f"{num_replayed(args, data, 1)} replayed" in text
-    assert f"3 epochs x {sizes[0] // 64} = {3 * (sizes[0] // 64)}" in text
-    assert text.count("distill_features, distill_classifier") == 1  # not in the first task
-
-
-def test_the_plan_counts_the_steps_of_the_longest_loader() -> None:
-    args, data = plan("--replay", "--replay_proportion", "1", "--replay_batch_size", "4")
-    loaders = training_loaders(args, data, 1, data.split.train[0])
-    steps = max(map(len, loaders.values()))
-    assert steps == len(loaders["replay"]) > len(loaders["task"])
-    assert f"1 epochs x {steps} = {steps}" in "\n".join(describe(args, data, None))
-
-
-def test_a_plan_without_data_names_the_classes_by_number() -> None:
-    args = args_of("--num_tasks", "50", dataset="cifar100")
-    text = "\n".join(describe(args, None, None))
-    assert text.count("  classes ") == 50 and "to train" not in text
-    assert "<time>-kaizen/" in text
-    custom = args_of("--num_tasks", "2", dataset="custom")
-    assert "classes" not in "\n".join(describe(custom, None, None))
-
-
-def test_long_names_are_cut(tmp_path: Path) -> None:
-    data = class_folders(tmp_path, [4] * 20)
-    args = args_of("--data_dir", str(data), "--num_tasks", "1", dataset="custom")
-    assert max(map(len, describe(args, open_data(args), Path("x")))) <= 110
-
-
 def test_a_class_without_test_images_is_told(tmp_path: Path) -> None:
     data = class_folders(tmp_path, [8] * 2)
     for path in (data / "val" / "class1").iterdir():
@@ -210,7 +135,7 @@ def test_a_class_without_test_images_is_told(tmp_path: Path) -> None:
 
 
 def test_a_class_split_by_hand() -> None:
-    _, data = plan("--classes_per_task", "5", "2", "3", "--class_order", *"9876543210")
+    _, data = plan_of("--classes_per_task", "5", "2", "3", "--class_order", *"9876543210")
     assert data.split.classes == [[9, 8, 7, 6, 5], [4, 3], [2, 1, 0]]
     assert data.task_names[1] == "4, 3"
     assert set(data.train.targets[data.split.train[1]].tolist()) == {4, 3}
@@ -225,21 +150,16 @@ def test_a_class_order_by_name(tmp_path: Path) -> None:
         open_data(args_of(*flags, "clas2", dataset="custom"))
 
 
-def domains(tmp_path: Path, *flags: str) -> tuple[Args, Data]:
-    args = args_of("--data_dir", str(tmp_path), "--batch_size", "4", *flags, dataset="domainnet")
-    return args, open_data(args)
-
-
 def test_a_task_for_each_domain(tmp_path: Path) -> None:
     domain_lists(tmp_path, ["clipart", "real", "quickdraw"], counts=[4, 0, 6])
     replay = ["--replay", "--replay_proportion", "0.5"]
-    args, data = domains(tmp_path, "--split_strategy", "domain", "--num_tasks", "2", *replay)
+    args, data = domain_plan(tmp_path, "--split_strategy", "domain", "--num_tasks", "2", *replay)
     assert data.task_names == ["real", "quickdraw"] and data.num_classes == 345
     assert data.split.classes == [list(range(345))] * 2
     assert [part.tolist() for part in data.split.train] == [list(range(10)), list(range(10, 20))]
     assert [part.tolist() for part in data.split.test] == [list(range(6)), list(range(6, 12))]
     assert sum(replayed(args, data, 1)[0]) == 5  # of each class of the first domain a half
-    args, data = domains(tmp_path, "--split_strategy", "domain", "--domain", "clipart")
+    args, data = domain_plan(tmp_path, "--split_strategy", "domain", "--domain", "clipart")
     assert data.task_names == ["clipart"] and len(data.split) == 1
 
 
@@ -248,9 +168,9 @@ def test_a_class_split_of_one_domain(tmp_path: Path) -> None:
     order = [str(c) for c in range(345)]
     with pytest.raises(UsageError, match=r"--batch_size 4: task 1 has only 2"):
         domain_lists(tmp_path / "few", ["clipart"], counts=[4, 2])
-        domains(tmp_path / "few", "--domain", "clipart", "--classes_per_task", "1", "344", "--class_order", *order)
+        domain_plan(tmp_path / "few", "--domain", "clipart", "--classes_per_task", "1", "344", "--class_order", *order)
     flags = ["--domain", "clipart", "--classes_per_task", "2", "343", "--class_order", *order]
-    _, data = domains(tmp_path, *flags)
+    _, data = domain_plan(tmp_path, *flags)
     assert [len(part) for part in data.split.train] == [4, 6]
     assert data.task_names[0] == "thing0, 1"
 
@@ -260,27 +180,7 @@ def test_a_task_without_test_images(tmp_path: Path) -> None:
     file.write_text("\n".join(file.read_text().splitlines()[:2]))  # the first class alone
     order = [str(c) for c in range(345)]
     with pytest.raises(UsageError, match=r"--data_dir .*: no test images for task 1 \(thing1, 2, .*; every task"):
-        domains(tmp_path, "--domain", "clipart", "--classes_per_task", "1", "344", "--class_order", *order)
-
-
-def test_the_plan_of_a_domain_split(tmp_path: Path) -> None:
-    flags = ["--split_strategy", "domain", "--num_tasks", "2"]
-    without = describe(args_of(*flags, dataset="domainnet"), None, None)
-    assert [line.split()[-1] for line in without if line.startswith("  domain ")] == ["real", "quickdraw"]
-    domain_lists(tmp_path, ["real", "quickdraw"])
-    args, data = domains(tmp_path, *flags)
-    lines = describe(args, data, None)
-    assert [line.split()[-1] for line in lines if line.startswith("  domain ")] == ["real", "quickdraw"]
-    assert "16 to train, 4 to test" in "\n".join(lines)
-
-
-@pytest.mark.parametrize(("order", "shown"), [("9876543210", ["9, 8, 7, 6", "5, 4, 3, 2, 1, 0"]), ("abcdefghij", None)])
-def test_the_plan_without_data_follows_the_order_given(order: str, shown: list[str] | None) -> None:
-    args = args_of("--classes_per_task", "4", "6", "--class_order", *order, dataset="cifar10")
-    lines = [line.split(maxsplit=1)[1] for line in describe(args, None, None) if line.startswith("  classes")]
-    assert lines == (shown or ["a, b, c, d", "e, f, g, h, i, j"])
-    equal = args_of("--num_tasks", "5", dataset="cifar10")
-    assert "  classes      4, 6" not in describe(equal, None, None)
+        domain_plan(tmp_path, "--domain", "clipart", "--classes_per_task", "1", "344", "--class_order", *order)
 
 
 # Labels.
@@ -288,7 +188,7 @@ def test_the_plan_without_data_follows_the_order_given(order: str, shown: list[s
 
 def test_training_sees_a_part_of_the_labels_and_probes_all() -> None:
     flags = ["--semi_supervised", "0.1", "--online_evaluation", "--replay", "--replay_proportion", "1"]
-    args, data = plan(*flags, "--replay_batch_size", "700")
+    args, data = plan_of(*flags, "--replay_batch_size", "700")
     loaders = training_loaders(args, data, 1, data.split.train[0])
     seen = {}
     for name in ("task", "replay", "online"):
@@ -307,25 +207,14 @@ def test_training_sees_a_part_of_the_labels_and_probes_all() -> None:
 
 def test_the_same_labels_are_visible_in_every_run_with_a_seed() -> None:
     torch.manual_seed(1)
-    first = plan("--semi_supervised", "0.1")[1].visible_targets
+    first = plan_of("--semi_supervised", "0.1")[1].visible_targets
     torch.manual_seed(2)
-    assert torch.equal(plan("--semi_supervised", "0.1", "--lr", "1")[1].visible_targets, first)
-    assert not torch.equal(plan("--semi_supervised", "0.1", "--seed", "6")[1].visible_targets, first)
-
-
-def test_the_plan_says_how_many_labels_are_visible() -> None:
-    args, data = plan("--semi_supervised", "0.1")
-    lines = [line for line in describe(args, data, None) if line.startswith("  labels")]
-    visible = [int((data.visible_targets[part] >= 0).sum()) for part in data.split.train]
-    sizes = [len(part) for part in data.split.train]
-    assert lines == [
-        f"  labels       {n} of {all_} visible in training" for n, all_ in zip(visible, sizes, strict=True)
-    ]
-    assert "labels" not in "\n".join(describe(*plan(), None))
+    assert torch.equal(plan_of("--semi_supervised", "0.1", "--lr", "1")[1].visible_targets, first)
+    assert not torch.equal(plan_of("--semi_supervised", "0.1", "--seed", "6")[1].visible_targets, first)
 
 
 def test_hidden_labels_teach_the_classifier_nothing() -> None:
-    args, data = plan("--semi_supervised", "0.2")
+    args, data = plan_of("--semi_supervised", "0.2")
     learner = learner_of("--semi_supervised", "0.2")
     images, targets, indices = next(iter(training_loaders(args, data, 0, NOTHING)["task"]))
     assert (targets == -1).any() and (targets >= 0).any()
@@ -333,16 +222,3 @@ def test_hidden_labels_teach_the_classifier_nothing() -> None:
     assert learner.meter.flush()["classifier"] > 0
     learner.training_step({"task": (images, torch.full_like(targets, -1), indices)}, 0)
     assert learner.meter.flush()["classifier"] == 0
-
-
-NO_LABELS = ["--no_labels", "--split_strategy", "data", "--classifier_training", "False", "--disable_knn_eval"]
-
-
-def test_the_plan_without_labels(tmp_path: Path) -> None:
-    args = args_of("--data_dir", str(class_folders(tmp_path)), *NO_LABELS, dataset="custom")
-    data = open_data(args)
-    assert data.split.classes == [[], []] and data.num_classes == 0
-    text = "\n".join(describe(args, data, None))
-    assert "24 to train, 0 to test" in text and "labels       0 of 24" in text
-    assert "python -m kaizen.evaluate" in text
-    assert "python -m kaizen.evaluate" in "\n".join(describe(args, None, None))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import args_of, class_folders, command_line, domain_lists, run_experiment, state_of
+from helpers import NO_LABELS, args_of, class_folders, command_line, domain_lists, run_experiment, state_of
 
 from kaizen import task
 from kaizen.args import Args
@@ -281,9 +281,6 @@ def test_unequal_tasks(tmp_path: Path, data: Path) -> None:
     experiment = run(tmp_path, data, *flags)
     check(experiment, {"classifier", "knn"})
     assert read_json(experiment.folder / "experiment.json")["tasks"] == [[2], [0, 1, 3]]
-
-
-NO_LABELS = ["--no_labels", "--split_strategy", "data", "--classifier_training", "False", "--disable_knn_eval"]
 
 
 @pytest.mark.parametrize("method", ["simclr", "mocov2plus"])
