@@ -34,8 +34,8 @@ from kaizen.study_plots import accuracy_over_tasks  # noqa: E402
 ROWS = ROOT / "bash_files" / "study_cifar10_cpu"
 NAMES = {"mocov2plus": "MoCo v2+", "simclr": "SimCLR", "byol": "BYOL", "vicreg": "VICReg"}
 ARMS = ("Kaizen", "CaSSLe + replay", "no distillation + replay", "CaSSLe", "no distillation", "joint")
-SCALES = ("1,000 images a class", "3 epochs", "the study", "30 epochs")  # smaller ones first
-EPOCHS = {"3 epochs": 3, "the study": 10, "30 epochs": 30}
+SCALES = ("1,000 images a class", "3 epochs", "the study", "30 epochs", "30 epochs, weight 2")  # smaller ones first
+EPOCHS = {"3 epochs": 3, "the study": 10, "30 epochs": 30, "30 epochs, weight 2": 30}
 COLUMNS = ["seeds", "final", "continual", "forgetting", "features: kNN final"]
 FIGURES = (accuracy_bars, accuracy_over_tasks)
 Table = list[list[str]]  # rows of cells, the first says what the columns are
@@ -110,7 +110,8 @@ def accuracy_over_epochs() -> Figure:
     for method, scale, arm, runs in _by_scale():
         about = f"{NAMES[method]}, seed {runs[0].seeds[0]}"
         if scale in EPOCHS:
-            lines.setdefault(arm, []).append((EPOCHS[scale], runs))
+            weight = scale.partition(", ")[2]
+            lines.setdefault(f"{arm}, {weight}" if weight else arm, []).append((EPOCHS[scale], runs))
     figure, grid = new_figure(7.2, 3.8, 1, 2, f"{about}: accuracy after the last task")
     handles = {}
     titles = {"classifier": "classifier", "knn": "features: k nearest neighbours"}
@@ -118,10 +119,11 @@ def accuracy_over_epochs() -> Figure:
         for style, (arm, points) in enumerate(lines.items()):
             stats = [_over(runs, "final_accuracy", head) for _, runs in points]
             heights = [stat.mean for stat in stats if stat is not None]
-            handles[arm] = axes.plot([epochs for epochs, _ in points], heights, **line_look(style))[0]
+            handles[arm] = axes.plot([place for place, _ in points], heights, **line_look(style))[0]
         tidy(axes)
         axes.set_xscale("log")
-        axes.set_xticks(list(EPOCHS.values()), map(str, EPOCHS.values()))
+        epochs = sorted(set(EPOCHS.values()))
+        axes.set_xticks(epochs, map(str, epochs))
         axes.set_xticks([], minor=True)
         axes.set_xlim(2.5, 36)
         axes.set_title(title, color=INK, size=10)
@@ -136,10 +138,13 @@ def tuning() -> Table:
     with (ROWS / "tuning.csv").open(newline="", encoding="utf-8") as file:
         found = list(csv.DictReader(file))
     rates = sorted({row["rate"] for row in found}, key=float)
-    pairs = list(dict.fromkeys((row["arm"], row["weight"]) for row in found))
-    final = {(row["arm"], row["weight"], row["rate"]): _decimal(float(row["final"])) for row in found}
-    rows = [[arm, f"{float(weight):g}", *(final[arm, weight, rate] for rate in rates)] for arm, weight in pairs]
-    return [["arm", "weight", *(f"rate {rate}" for rate in rates)], *rows]
+    classifiers = list(dict.fromkeys((row["epochs"], row["arm"], row["weight"]) for row in found))
+    final = {(*map(row.get, ("epochs", "arm", "weight", "rate")),): _decimal(float(row["final"])) for row in found}
+    rows = [
+        [epochs, arm, f"{float(weight):g}", *(final.get((epochs, arm, weight, rate), "-") for rate in rates)]
+        for epochs, arm, weight in classifiers
+    ]
+    return [["epochs", "arm", "weight", *(f"rate {rate}" for rate in rates)], *rows]
 
 
 # What stands on which page between a marker of this name and the next end.

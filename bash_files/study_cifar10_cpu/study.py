@@ -44,6 +44,7 @@ SCALES = {"3 epochs": ("max_epochs=3",), "30 epochs": ("max_epochs=30",), "1,000
 FEWER = 1_000  # images of each class in the last of them
 OTHERS = {
     **{f"{arm}, {scale}": (*ARMS[arm], *flags) for scale, flags in SCALES.items() for arm in FEW},
+    "Kaizen, 30 epochs, weight 2": (*SCALES["30 epochs"], "classifier_distill_lamb=2"),  # the published weight
     "Kaizen, probe with --online_eval_batchnorm update": ("online_eval_batchnorm=update",),
 }
 Piece = tuple[str, str, int]
