@@ -181,6 +181,8 @@ def _read_task(path: Path, num_tasks: int) -> dict[str, Any]:
     try:
         if not isinstance(task["heads"], dict) or not isinstance(task["baseline"] or {}, dict):
             raise ValueError("heads and baseline must name rows of accuracies")
+        if not isinstance(task["seconds"], int | float):
+            raise ValueError("seconds is no number")
         for kind in ("heads", "baseline"):
             for name, row in (task[kind] or {}).items():
                 check_row(row, num_tasks, f"{kind}.{ascii(name)[1:-1]}")

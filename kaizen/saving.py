@@ -222,10 +222,6 @@ class Saving(pl.Callback):
         if asked:
             raise Stopped(asked)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """No step comes any more; what asked for the end meanwhile is obeyed once the end of the task is saved."""
-        self.before, self.began = self.seconds, time.monotonic()
-
 
 def _task_state(method: nn.Module) -> dict[str, Tensor]:
     """What a method remembers within a task alone: its buffers that no task hands on to the next."""

@@ -204,6 +204,7 @@ def test_reading_and_showing_need_no_drawing_library() -> None:
             r"heads.classifier\[2\] is 50.0",
         ),
         ("task1/accuracy.json", {"classifier": [0.5, 0.5, 0.5]}, "other heads than task 0"),
+        ("task1/accuracy.json", '{"heads": {}, "baseline": null, "seconds": "x"}', "seconds is no number"),
     ],
 )
 def test_a_broken_folder_is_one_line_that_names_the_file(

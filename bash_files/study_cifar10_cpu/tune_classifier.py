@@ -164,7 +164,7 @@ def run(argv: list[str]) -> None:
             rows.writerow(["method", "arm", "epochs", "seed", "rate", "weight", *names])
         for (rate, weight), matrix in zip(pairs, matrices, strict=True):
             metrics = (final_accuracy(matrix), continual_accuracy(matrix), forgetting(matrix))
-            numbers = [f"{value:.4f}" for value in metrics if value is not None]
+            numbers = ["" if value is None else f"{value:.4f}" for value in metrics]
             last = " ".join(f"{value:.3f}" for value in matrix[-1])
             rows.writerow([args.method, options.arm, args.max_epochs, args.seed, rate, weight, *numbers, last])
 
