@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from PIL import Image
@@ -28,18 +27,17 @@ def differences(images: Tensor, size: int) -> dict[str, float]:
     found = {
         "crop": mean_difference(filters.resized_crop(images, *box, flip, size), images, pil_crop(size), *box, flip)
     }
+    one, order = torch.ones(count), torch.arange(4).expand(count, 4)
     for name, strength in (("brightness", 0.4), ("contrast", 0.4), ("saturation", 0.2)):
         factor = 1 + strength * (2 * torch.rand(count) - 1)
-        ours = on_planes(getattr(augment, f"adjust_{name}"), images, factor)
+        factors = {"brightness": one, "contrast": one, "saturation": one, name: factor}
+        jittered = augment.color_jitter(augment.split(images), **factors, hue=None, order=order)
+        ours = augment.join(jittered, images.shape[2])
         found[name] = mean_difference(ours, images, getattr(vision, f"adjust_{name}"), factor)
     turn = 0.2 * torch.rand(count) - 0.1
-    found["hue"] = mean_difference(on_planes(augment.adjust_hue, images, turn), images, vision.adjust_hue, turn)
+    ours = augment.join(augment.adjust_hue(augment.split(images), turn), images.shape[2])
+    found["hue"] = mean_difference(ours, images, vision.adjust_hue, turn)
     return found
-
-
-def on_planes(operation: Callable[..., Any], images: Tensor, factor: Tensor) -> Tensor:
-    """An operation on colour planes, on images (B, 3, H, W)."""
-    return augment.join(operation(augment.split(images), factor), images.shape[2])
 
 
 def pil_crop(size: int) -> Callable[..., Image.Image]:

@@ -10,7 +10,6 @@ from torch import Tensor
 from kaizen.args import Args
 from kaizen.building import build_learner
 from kaizen.cli import read_args
-from kaizen.data.datasets import dataset_info
 from kaizen.data.images import MemoryImages
 from kaizen.data.tasks import make_split
 from kaizen.learner import ContinualLearner
@@ -100,7 +99,7 @@ class Setting:
         count = -(-self.batch_size * steps * self.num_tasks // CLASSES)
         train, test = random_images(count), random_images(TEST_IMAGES_PER_CLASS)
         split = make_split("class", train.targets, test.targets, CLASSES, self.num_tasks, 5, None, None)
-        return Data(dataset_info("cifar10"), train, test, CLASSES, split, train.targets)
+        return Data(train, test, CLASSES, split, train.targets)
 
     def replay(self, data: Data) -> Tensor:
         """Indices of the images that are replayed, one batch that is cycled; none in the first task."""

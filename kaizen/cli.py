@@ -132,8 +132,7 @@ def unused_flags(args: Args) -> list[str]:
 
 def probes_momentum(args: Args) -> bool:
     """Is there a probe on a momentum encoder."""
-    has_momentum = any(item.name == "base_tau_momentum" for item in method_flags(args.method))
-    return args.online_evaluation and args.momentum_classifier and has_momentum
+    return args.online_evaluation and args.momentum_classifier and METHODS[args.method].has_momentum
 
 
 def flags_of(args: Args) -> dict[str, Any]:

@@ -145,18 +145,6 @@ def supervised_contrastive(z: Tensor, positives: Tensor, temperature: float) -> 
     return -mean.mean()
 
 
-def cosine_distance(z1: Tensor, z2: Tensor) -> Tensor:
-    """Squared distance of the normalised rows of two batches, 2 - 2 cos, on average (BYOL, Grill et al., 2020, eq. 2).
-
-    Args:
-        z1, z2: (N, D); normalised here.
-
-    Returns:
-        A scalar in 0-4.
-    """
-    return 2 - 2 * F.cosine_similarity(z1, z2, dim=1).mean()
-
-
 def covariance_loss(x: Tensor) -> Tensor:
     """Squared covariances of different dimensions, over the width (VICReg, Bardes et al., 2022, eq. 4).
 

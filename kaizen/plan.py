@@ -11,13 +11,14 @@ from torch import Tensor
 from kaizen.args import Args, UsageError, shorten
 from kaizen.cli import classifier_distiller, feature_distiller, probes_momentum
 from kaizen.data.checks import check_classes
-from kaizen.data.datasets import DatasetInfo, dataset_info
+from kaizen.data.datasets import dataset_info
 from kaizen.data.held_back import hold_back
 from kaizen.data.identity import identity
 from kaizen.data.images import ImageSet
 from kaizen.data.readable import Skipped, without_bad
 from kaizen.data.replay import Counts, replay_counts
 from kaizen.data.tasks import TaskSplit, class_order, make_split, split_domains, visible_labels
+from kaizen.distillers import CLASSIFIER, FEATURES
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,6 @@ class Data:
             Probes, k nearest neighbours and accuracies judge with all labels, `train.targets`.
     """
 
-    info: DatasetInfo
     train: ImageSet
     test: ImageSet
     num_classes: int
@@ -83,7 +83,7 @@ def load_data(args: Args) -> Data:
     visible = train.targets
     if args.semi_supervised is not None:
         visible = visible_labels(train.targets, split.train, args.semi_supervised, args.seed)
-    data = Data(info, train, test, num_classes, split, visible, skipped)
+    data = Data(train, test, num_classes, split, visible, skipped)
     _check_tasks(args, data)
     return data
 
@@ -164,10 +164,10 @@ def active_terms(args: Args, task_idx: int) -> list[str]:
     if args.classifier_training:
         terms.append("classifier")
     for name, kind, prefix in (
-        ("distill_features", feature_distiller(args), "feature_extractor_distill"),
-        ("distill_classifier", classifier_distiller(args), "classifier_distill"),
+        ("distill_features", feature_distiller(args), FEATURES[0]),
+        ("distill_classifier", classifier_distiller(args), CLASSIFIER[0]),
     ):
-        if task_idx > 0 and kind is not None and args.method_flags[f"{prefix}_lamb"] > 0:
+        if task_idx > 0 and kind is not None and args.method_flags[f"{prefix}lamb"] > 0:
             terms.append(name)
     if args.online_evaluation:
         terms.append("online")
@@ -219,5 +219,5 @@ def scarcest(args: Args, data: Data, task: int) -> str:
     size, share = args.replay_memory_size, args.replay_proportion
     unlimited = replace(args, replay_memory_size=None)
     if size is None or (share is not None and num_replayed(unlimited, data, task) == 0):
-        return f"--replay_proportion {share or 0.01}"
+        return f"--replay_proportion {replay_limits(args)[0]}"
     return f"--replay_memory_size {size}"

@@ -34,21 +34,6 @@ def join(planes: Planes, height: int) -> Tensor:
     return torch.stack(planes, dim=1).unflatten(2, (height, -1))
 
 
-def adjust_brightness(planes: Planes, factor: Tensor) -> Planes:
-    """Blend with black: `factor` (B,) 0 gives black, 1 the image, more a brighter image."""
-    return _blend_(_copy(planes), torch.zeros((), device=factor.device), factor)
-
-
-def adjust_contrast(planes: Planes, factor: Tensor) -> Planes:
-    """Blend with the mean luma of each image: `factor` (B,) 0 gives one grey, 1 the image."""
-    return _blend_(_copy(planes), _mean_level(_luma(planes)), factor)
-
-
-def adjust_saturation(planes: Planes, factor: Tensor) -> Planes:
-    """Blend with the luma of each pixel: `factor` (B,) 0 gives a grey image, 1 the image."""
-    return _blend_(_copy(planes), _luma(planes), factor)
-
-
 def adjust_hue(planes: Planes, factor: Tensor) -> Planes:
     """Turn the hue by `factor` (B,) of the colour circle, in -0.5..0.5, through uint8 HSV as PIL does.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from kaizen.data.images import CentreCrop, Crops, Images, ImageSet, RandomCrop
 from kaizen.ranks import share_of
@@ -132,20 +132,6 @@ class ShuffledBatches(Sampler[list[int]]):
         return self.batches
 
 
-class OrderedBatches(Sampler[list[int]]):
-    """Every image once, in order."""
-
-    def __init__(self, count: int, batch_size: int) -> None:
-        self.count, self.batch_size = count, batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for start in range(0, self.count, self.batch_size):
-            yield list(range(start, min(start + self.batch_size, self.count)))
-
-    def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
-
-
 def training_loader(
     images: ImageSet,
     indices: Tensor,
@@ -172,7 +158,7 @@ def evaluation_loader(
     images: ImageSet, indices: Tensor, size: int, batch_size: int, num_workers: int
 ) -> DataLoader[Batch]:
     """Each image once, in order. Whether and how often it is read leaves the random numbers of training alone."""
-    batches = OrderedBatches(len(indices), batch_size)
+    batches = BatchSampler(range(len(indices)), batch_size, drop_last=False)
     return _loader(BatchDataset(images, indices, CentreCrop(size)), batches, num_workers, torch.Generator())
 
 

@@ -88,14 +88,14 @@ class SSLMethod(nn.Module):
     static_lr: tuple[str, ...] = ()  # parts whose learning rate follows no schedule
     takes_multicrop = False  # does the loss know what to do with small crops, and with more than two full ones
     has_prototypes = False  # is there a `teaching_prototypes`
+    has_momentum = False  # is `momentum` a network, on which a probe can be trained too
     momentum: MomentumNetwork | None
     share = Share()  # what this process has of each batch; set where several share them
 
     def __init__(self, encoder: nn.Module, feature_dim: int) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.feature_dim = encoder, feature_dim
         self.momentum = None
-        self.feature_dim = feature_dim
         self.epoch = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -14,6 +14,8 @@ class BYOL(SSLMethod):
 
     momentum: MomentumNetwork
 
+    has_momentum = True
+
     def __init__(
         self,
         encoder: nn.Module,

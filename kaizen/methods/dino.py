@@ -25,6 +25,7 @@ class DINO(SSLMethod):
 
     takes_multicrop = True
     has_prototypes = True
+    has_momentum = True
     momentum: MomentumNetwork
 
     def __init__(

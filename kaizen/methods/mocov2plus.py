@@ -26,6 +26,8 @@ class MoCoV2Plus(SSLMethod):
     queue_ptr: Tensor
     momentum: MomentumNetwork
 
+    has_momentum = True
+
     def __init__(
         self,
         encoder: nn.Module,

@@ -22,6 +22,8 @@ class ReSSL(SSLMethod):
     queue_ptr: Tensor
     momentum: MomentumNetwork
 
+    has_momentum = True
+
     def __init__(
         self,
         encoder: nn.Module,

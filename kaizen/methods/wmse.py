@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kaizen.args import COUNT, FRACTION, UsageError
-from kaizen.losses import cosine_distance, whiten
+from kaizen.losses import whiten
 from kaizen.methods.base import Output, OutputDim, ProjHidden, SSLMethod
 from kaizen.models.heads import mlp
 
@@ -28,11 +28,14 @@ class WMSE(SSLMethod):
         whitening_eps: Annotated[float, "share of the identity in their covariance", FRACTION] = 0.0,
         whitening_both: Annotated[bool, "both views learn, as in the paper; published: the first alone"] = False,
     ) -> None:
+        from lightly.loss import NegativeCosineSimilarity
+
         super().__init__(encoder, feature_dim)
         self.whitening_both = whitening_both
         self.output_dim = output_dim
         self.whitening_iters, self.whitening_size, self.whitening_eps = whitening_iters, whitening_size, whitening_eps
         self.projector = mlp([feature_dim, proj_hidden_dim, output_dim], batch_norm=True)
+        self.similarity = NegativeCosineSimilarity()
 
     @classmethod
     def check_flags(cls, flags: dict[str, Any], batch_size: int) -> None:
@@ -67,7 +70,7 @@ class WMSE(SSLMethod):
         order = torch.randperm(len(z1), device=z1.device)
         parts = order.tensor_split(max(1, len(order) // self.whitening_size))
         v1, v2 = (torch.cat([whiten(z[part], self.whitening_eps) for part in parts]) for z in (z1, z2))
-        return cosine_distance(v1, v2 if self.whitening_both else v2.detach())
+        return 2 + 2 * self.similarity(v1, v2 if self.whitening_both else v2.detach())
 
     def not_finite_cure(self) -> str:
         """Whitening fails where the covariance is singular."""

@@ -162,8 +162,8 @@ class _Scale:
         part = (value - self.ys[0]) / (self.ys[1] - self.ys[0])
         return round(HEIGHT - BOTTOM - part * (HEIGHT - TOP - BOTTOM), 1)
 
-    def path(self, points: Sequence[Point], joint: str = "L") -> str:
-        return "M" + joint.join(f"{self.x(x):g} {self.y(y):g}" for x, y in points)
+    def path(self, points: Sequence[Point]) -> str:
+        return "M" + "L".join(f"{self.x(x):g} {self.y(y):g}" for x, y in points)
 
 
 def _curve(

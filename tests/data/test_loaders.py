@@ -21,7 +21,6 @@ from kaizen.data.loaders import (
     Batch,
     BatchDataset,
     Draw,
-    OrderedBatches,
     ShuffledBatches,
     evaluation_loader,
     one_epoch,
@@ -76,14 +75,6 @@ def test_a_limit_takes_other_images_in_the_next_epoch() -> None:
         seen |= {i for batch in found for i in batch}
     assert len(seen) > 30
     assert len(ShuffledBatches(40, 5, 0, limit=100)) == 8
-
-
-@pytest.mark.parametrize(("count", "size"), [(7, 3), (6, 3), (2, 5), (1, 1)])
-def test_ordered_batches_give_every_image_once(count: int, size: int) -> None:
-    batches = OrderedBatches(count, size)
-    found = list(batches)
-    assert [i for batch in found for i in batch] == list(range(count))
-    assert len(found) == len(batches) == -(-count // size)
 
 
 def test_images_targets_and_indices_belong_together() -> None:

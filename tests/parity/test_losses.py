@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightly.loss import NegativeCosineSimilarity
 from lightly.loss.swav_loss import sinkhorn
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -15,7 +16,6 @@ from torch.nn.functional import cross_entropy
 from kaizen.losses import (
     assignment_cross_entropy,
     contrastive_distillation,
-    cosine_distance,
     crop_contrastive,
     queue_contrastive,
     relational,
@@ -84,7 +84,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "simclr_loss_func": lambda z1, z2, **flags: loss_of("simclr", Output([], [z1, z2]), **flags),
     "variance_loss": only(var_loss_weight=1.0),
     "vicreg_loss_func": vicreg,
-    "wmse_loss_func": lambda z1, z2, simplified: cosine_distance(z1, z2.detach() if simplified else z2),  # whitened
+    "wmse_loss_func": lambda z1, z2, simplified: (
+        2 + 2 * NegativeCosineSimilarity()(z1, z2.detach() if simplified else z2)
+    ),
 }
 
 
