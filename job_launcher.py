@@ -25,7 +25,7 @@ from kaizen import jobs, slurm
 from kaizen.args import SEED, UsageError, shorten, shown
 from kaizen.bash_script import MAIN, NAME
 from kaizen.files import path_error
-from kaizen.recipe import RESULTS, ROOT, Recipe, Run, fresh_name, name_inside, safe_name
+from kaizen.recipe import RESULTS, ROOT, Recipe, Run, comparison_folder, fresh_name, name_inside, safe_name
 from kaizen.relay import Relay
 from kaizen.slots import Slots, slots_on
 
@@ -46,7 +46,7 @@ def launch(options: argparse.Namespace) -> int:
     done = [str(run.folder) for place, run in enumerate(runs) if codes.get(place) == 0]
     done = [folder for folder in done if Path(folder, RESULTS).exists()]
     if len(done) > 1 and not options.dry_run and not relay.received:
-        out = Path(recipes[0].base) / f"{common or recipes[0].name}-comparison"
+        out = comparison_folder(recipes[0], common)
         paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         command = [sys.executable, "-m", "kaizen.compare", *done, "--out", str(out)]
         compared = relay.run(command, {**os.environ, "PYTHONPATH": paths})

@@ -21,7 +21,7 @@ from kaizen.files import path_error
 from kaizen.folders import experiment_folder, make_folder
 from kaizen.lock import Lock, held
 from kaizen.processes import seat
-from kaizen.signals import handling
+from kaizen.signals import exit_status, handling
 from kaizen.states import begin, end
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ def run_process(
         status = process.wait()
     if status == 0 and received:  # too late for the task, but not for those after it
         return 128 + received[-1]
-    return status if status >= 0 else 128 - status
+    return exit_status(status)
 
 
 if __name__ == "__main__":

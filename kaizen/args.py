@@ -418,11 +418,11 @@ def parse_values(argv: Sequence[str], flags: Sequence[Flag], usage: str) -> dict
 
 def check_words(argv: Sequence[str]) -> None:
     """Raise UsageError where an argument holds what no line of text can: a line break, another control character."""
-    flag = "--"
+    name = "--"
     for word in argv:
-        flag = word if word.startswith("--") else flag
+        name = word if word.startswith("--") else name
         if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in word):
-            raise UsageError(f"{shorten(ascii(flag))} {shorten(ascii(word))}: holds a control character; leave it out")
+            raise UsageError(f"{shorten(ascii(name))} {shorten(ascii(word))}: holds a control character; leave it out")
 
 
 def check_value(item: Flag, value: Any) -> None:
@@ -445,6 +445,11 @@ def words(values: Iterable[object]) -> str:
 def shorten(text: str, length: int = 90) -> str:
     """At most `length` - 1 characters of a text, with dots where it is cut."""
     return text if len(text) < length else f"{text[: length - 3]}..."
+
+
+def printable(text: str) -> str:
+    """The text in one line, whatever a damaged file holds."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def shown(text: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaizen.args import UsageError
+from kaizen.args import UsageError, printable
 
 MAIN = "main_continual.py"
 
@@ -110,7 +110,7 @@ class Script:
 
     def refusal(self, line: int) -> UsageError:
         """Return the error for a line that is not part of one plain command."""
-        text = "".join(c if c.isprintable() else "\ufffd" for c in self.text.split("\n")[line - 1].strip()[:80])
+        text = printable(self.text.split("\n")[line - 1].strip()[:80])
         hint = " (does the line above end in a \\ with nothing after it?)" * text.startswith("-")
         rule = f"the script must hold one {MAIN} command, variables as $NAME, ${{NAME}} or ${{NAME:-default}}"
         cure = f"run `bash {shlex.quote(self.path)}` for anything else"

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kaizen import study_bars, study_plots, study_tables
-from kaizen.args import UsageError, nearest, shown
+from kaizen.args import UsageError, nearest, printable, shown
 from kaizen.disk import disk_told
 from kaizen.files import atomic_write_text, path_error, write_json
 from kaizen.page.comparison import comparison_page
 from kaizen.plots import save_figure
-from kaizen.runs import Run, find_experiments, printable, read_run, without_duplicates
+from kaizen.runs import Run, find_experiments, read_run, without_duplicates
 from kaizen.runs_csv import read_rows, rows_text
 from kaizen.study import Study, study_of
 

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from kaizen.args import Args, UsageError, core_flags
+from kaizen.args import Args, UsageError, core_flags, printable
 from kaizen.files import read_json, write_json
 from kaizen.folders import make_folder
 from kaizen.states import settle
@@ -274,8 +274,7 @@ def _compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     if bool(before["pretrained_model"]) != bool(now.get("pretrained_model")):  # the file itself may have moved
         differing.append("pretrained_model")
     if differing:
-        listed = ", ".join(f"--{n} {before.get(n)} (now {now.get(n)})" for n in sorted(differing))
-        listed = "".join(c if c.isprintable() else "\ufffd" for c in listed)  # of a damaged file, maybe
+        listed = printable(", ".join(f"--{n} {before.get(n)} (now {now.get(n)})" for n in sorted(differing)))
         raise UsageError(
             f"--experiment_dir {folder}: was started with other flags: {listed}; use the same ones or another folder"
         )

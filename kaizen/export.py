@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kaizen.args import NETS, RUN, Range, UsageError, flag, shorten
 from kaizen.commands import ask, status_of
 from kaizen.data.decoding import one_line
+from kaizen.data.images import CentreCrop
 from kaizen.disk import check_writable, disk_told
 from kaizen.files import atomic_path
 from kaizen.networks import HEADS
@@ -131,7 +132,7 @@ def describe(proto: ModelProto, model: TrainedModel, asked: Asked) -> None:
     cropped = model.reader.cropped
     about = {
         "image_size": model.image_size,
-        "shorter_side_before_central_crop": round(model.image_size * 256 / 224) if cropped else model.image_size,
+        "shorter_side_before_central_crop": CentreCrop(model.image_size).shorter_side if cropped else model.image_size,
         "task_idx": model.task_idx,
     }
     if not asked.features:

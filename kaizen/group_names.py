@@ -6,8 +6,8 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
-from kaizen.args import core_flags
-from kaizen.runs import Run, printable
+from kaizen.args import core_flags, printable
+from kaizen.runs import Run
 
 ABSENT = object()  # of a flag that another method, or another distiller, has
 

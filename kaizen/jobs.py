@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kaizen.args import UsageError, shown
 from kaizen.files import atomic_path
-from kaizen.recipe import OUTPUT, ROOT, Run, safe_name
+from kaizen.recipe import OUTPUT, ROOT, Run, comparison_folder, safe_name
 from kaizen.slurm import Asked
 
 JOB = "job.sbatch"  # in an experiment's folder, or in that of an array
@@ -73,7 +73,7 @@ def submit(asked: Asked, runs: Sequence[Run], common: str, dry_run: bool) -> int
         else:
             submit_one(asked, job, common)
     if len(runs) > 1 and not dry_run:
-        out = Path(runs[0].recipe.base, f"{common or runs[0].recipe.name}-comparison")
+        out = comparison_folder(runs[0].recipe, common)
         compare = shlex.join(["python", "-m", "kaizen.compare", *(str(run.folder) for run in runs), "--out", str(out)])
         print(f"when all are done: {compare}")
     return 0

@@ -20,6 +20,19 @@ Row = Sequence[float]
 Matrix = Sequence[Row]
 
 
+def seen_accuracy(row: Row, task_idx: int) -> float:
+    """Mean accuracy over the tasks seen so far: ``mean_{j<=i} A[i][j]``, with ``i`` the task just trained.
+
+    Args:
+        row: accuracies in 0-1 after it, ``A[i]``, (T,).
+        task_idx: ``i``.
+
+    Returns:
+        A fraction in 0-1.
+    """
+    return fmean(row[: task_idx + 1])
+
+
 def final_accuracy(matrix: Matrix, baseline: Row | None = None) -> float:
     """Mean accuracy over all seen tasks after the last one: ``mean_j A[T-1][j]``.
 
@@ -33,7 +46,7 @@ def final_accuracy(matrix: Matrix, baseline: Row | None = None) -> float:
     Returns:
         A fraction in 0-1.
     """
-    return fmean(matrix[-1][: len(matrix)])
+    return seen_accuracy(matrix[-1], len(matrix) - 1)
 
 
 def continual_accuracy(matrix: Matrix, baseline: Row | None = None) -> float:
@@ -52,7 +65,7 @@ def continual_accuracy(matrix: Matrix, baseline: Row | None = None) -> float:
     Returns:
         A fraction in 0-1.
     """
-    return fmean(fmean(row[: i + 1]) for i, row in enumerate(matrix))
+    return fmean(seen_accuracy(row, i) for i, row in enumerate(matrix))
 
 
 def forgetting(matrix: Matrix, baseline: Row | None = None) -> float | None:

@@ -9,11 +9,11 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from kaizen.args import shorten
 from kaizen.files import atomic_path
+from kaizen.metrics import seen_accuracy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +75,7 @@ def accuracy_over_tasks(head: str, result: Mapping[str, Any], task_names: Sequen
     figure, axes = _new_figure(width, max(4.6, 1.1 + 0.21 * done), layout="constrained")
     for j, name in enumerate(task_names[:done]):
         _draw_task(axes, j, [row[j] for row in matrix], name)
-    mean = [fmean(row[: i + 1]) for i, row in enumerate(matrix)]
+    mean = [seen_accuracy(row, i) for i, row in enumerate(matrix)]
     axes.plot(range(done), mean, color="white", lw=7, zorder=4)
     axes.plot(range(done), mean, color=INK, lw=4, marker="o", ms=7, label="mean of seen tasks", zorder=5)
 
@@ -135,8 +135,14 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def tick_names(task_names: Sequence[str]) -> list[str]:
     """The names of the tasks, or their numbers where one is long, as the list of many classes."""
-    long = max(map(len, task_names)) > LONGEST_TICK
-    return [f"task {task}" for task in range(len(task_names))] if long else [*map(plain, task_names)]
+    if names_are_short(task_names):
+        return [*map(plain, task_names)]
+    return [f"task {task}" for task in range(len(task_names))]
+
+
+def names_are_short(task_names: Sequence[str]) -> bool:
+    """May each stand at a tick, or above a column."""
+    return max(map(len, task_names)) <= LONGEST_TICK
 
 
 def plain(name: str) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kaizen.args import COUNT, DATA, NETS, RUN, UsageError, flag
+from kaizen.args import COUNT, DATA, NETS, RUN, UsageError, flag, printable
 from kaizen.commands import ask, status_of
 from kaizen.data.decoding import read_image
 from kaizen.data.images import unlabelled_folder
@@ -154,7 +154,7 @@ def text_cell(name: str) -> str:
 
 def counted(names: Iterable[str]) -> str:
     """How often each name comes, the most frequent first."""
-    counts = Counter("".join(c if c.isprintable() else "\ufffd" for c in name) for name in names).most_common()
+    counts = Counter(map(printable, names)).most_common()
     told = ", ".join(f"{name} {count}" for name, count in counts[:MOST_TOLD])
     rest = counts[MOST_TOLD:]
     return told + (f", {len(rest)} other classes {sum(count for _, count in rest)}" if rest else "")

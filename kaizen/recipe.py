@@ -44,6 +44,11 @@ def fresh_name(title: str, now: datetime) -> str:
     return f"{now:%Y-%m-%d_%H-%M-%S}-{safe_name(title)}"
 
 
+def comparison_folder(recipe: Recipe, common: str) -> Path:
+    """Where its runs are compared, beside them: named after what their folders' names have in common, or the recipe."""
+    return Path(recipe.base, f"{common or recipe.name}-comparison")
+
+
 def name_inside(base: Path, given: str) -> str:
     """Return the name of the folder directly inside `base` that a name, or a path to it, means.
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kaizen.signals import SIGNALS, leave_closed_terminal
+from kaizen.signals import SIGNALS, exit_status, leave_closed_terminal
 
 Child = subprocess.Popen[bytes]
 PAUSE = 0.1  # seconds between looks at several children
@@ -74,7 +74,7 @@ class Relay:
         for child in self.children:
             if (code := child.poll()) is not None:
                 self.children.remove(child)
-                return child, code if code >= 0 else 128 - code
+                return child, exit_status(code)
         return None
 
     def _receive(self, number: int, _frame: object) -> None:

@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from kaizen.args import Args, Flag, UsageError, core_flags, shorten, shown
+from kaizen.args import Args, Flag, UsageError, core_flags, printable, shorten, shown
 from kaizen.metrics import summarize
 from kaizen.report import Results, collect
 from kaizen.states import read_state
@@ -63,11 +63,6 @@ class Run:
     def method(self) -> str:
         """The self-supervised method."""
         return printable(str(self.flags.get("method", "")))
-
-
-def printable(text: str) -> str:
-    """The text in one line, whatever a damaged file holds."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 @cache
@@ -128,16 +123,16 @@ def read_run(folder: Path) -> tuple[Run | None, list[str]]:
     Raises:
         UsageError: a file is damaged.
     """
-    shown = printable(str(folder))
+    place = printable(str(folder))
     if not (folder / "task0" / "accuracy.json").exists():
-        return None, [f"{shown}: unfinished, no task is done; left out"]
+        return None, [f"{place}: unfinished, no task is done; left out"]
     results = collect(folder)
     done, num_tasks = results["tasks_done"], results["num_tasks"]
     if done < num_tasks:
-        return None, [f"{shown}: unfinished, {done} of {num_tasks} tasks are done; left out"]
+        return None, [f"{place}: unfinished, {done} of {num_tasks} tasks are done; left out"]
     if not results["heads"]:
-        return None, [f"{shown}: nothing was judged in it; left out"]
-    lines = [f"{shown}: {printable(head)} has no complete matrix; this head is left out" for head in results["waiting"]]
+        return None, [f"{place}: nothing was judged in it; left out"]
+    lines = [f"{place}: {printable(head)} has no complete matrix; this head is left out" for head in results["waiting"]]
     return _run_of(folder, results), lines
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kaizen.args import UsageError, shorten
+from kaizen.args import UsageError, printable, shorten
 from kaizen.files import parse_json
 from kaizen.metrics import METRICS, check_row
-from kaizen.runs import SEEDS, Head, Run, checked_seeds, identifying, in_utc, printable
+from kaizen.runs import SEEDS, Head, Run, checked_seeds, identifying, in_utc
 
 # What a row is read back from; the group's label and the metrics, which follow from the rest, are there for people.
 OF_A_RUN = ("experiment", "name", *SEEDS, "started", "flags", "task_names")

@@ -20,6 +20,7 @@ from pytorch_lightning.plugins.environments import (  # type: ignore[attr-define
 from pytorch_lightning.strategies import DDPStrategy
 
 from kaizen.processes import seat
+from kaizen.signals import exit_status
 
 PATIENCE = timedelta(hours=1)  # what the leading process may do alone while the others wait for it
 LAST_WORDS = 3.0  # seconds for a process that took the others with it to say why, before Lightning ends them all
@@ -95,5 +96,5 @@ def _status_of_others(trainer: pl.Trainer) -> int:
         except subprocess.TimeoutExpired:
             continue
         if status:
-            return status if status > 0 else 128 - status
+            return exit_status(status)
     return 1

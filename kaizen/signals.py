@@ -11,6 +11,11 @@ from contextlib import contextmanager, suppress
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+def exit_status(code: int) -> int:
+    """A child's return code as a shell has it: 128 + n where signal n, for which Popen has -n, has ended it."""
+    return code if code >= 0 else 128 - code
+
+
 @contextmanager
 def handling(handler: Callable[[int, object], None]) -> Iterator[None]:
     """Have all handled while the block runs, but for one that is ignored, as SIGINT is in a script's background."""

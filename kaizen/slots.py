@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kaizen.args import printable
 from kaizen.files import path_error
 from kaizen.lock import in_use, owner
 from kaizen.recipe import OUTPUT, Run
@@ -136,8 +137,8 @@ class Slots:
         except OSError as error:  # the others need not suffer from it
             print(f"error: {path_error(error)}", file=sys.stderr)
             self.codes[place] = code or 2
-        begun = any(run.folder.glob("task*/state.json"))  # then it may be this one's own, as a loss that is no number
-        if code == 2 and not begun:
+        has_trained = any(run.folder.glob("task*/state.json"))
+        if code == 2 and not has_trained:  # else the fault may be its own, as a loss that is no number
             self.stopped.append(run.recipe)
 
 
@@ -152,5 +153,4 @@ def tell(run: Run, code: int, seconds: float, progress: str) -> None:
         file.seek(max(0, output.stat().st_size - MOST))
         lines = file.read().decode("utf-8", "replace").splitlines()
     words = next((line for line in reversed(lines) if line.strip()), "")
-    words = "".join(c if c.isprintable() else "\ufffd" for c in words)
-    print(f"{run.folder.name}: exit status {code} {after} ({progress}): {words}", flush=True)
+    print(f"{run.folder.name}: exit status {code} {after} ({progress}): {printable(words)}", flush=True)

@@ -6,14 +6,13 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kaizen.args import UsageError, shown
 from kaizen.experiment import Experiment
 from kaizen.files import read_json
 from kaizen.lock import in_use, owner
-from kaizen.metrics import check_row
+from kaizen.metrics import check_row, seen_accuracy
 from kaizen.report import empty_table
 from kaizen.states import DONE, FAILED, INTERRUPTED, RUNNING, TaskState, read_state
 
@@ -42,12 +41,11 @@ class TaskStatus:
     accuracy: dict[str, float] | None
 
 
-def show_status(given: str, console: Console | None = None) -> None:
+def show_status(given: str) -> None:
     """Print a table of the tasks, the accuracies of those that are done, and what the next start will do.
 
     Args:
         given: what --status names.
-        console: where to print; the terminal by default.
 
     Raises:
         UsageError: it is not the folder of an experiment.
@@ -57,7 +55,7 @@ def show_status(given: str, console: Console | None = None) -> None:
     folder = Path(given)
     if not given.isprintable() or not _is_experiment(folder):
         raise UsageError(f"--status {shown(given)}: holds no experiment.json; give an experiment's folder")
-    console = console or Console()
+    console = Console()
     experiment = _open(folder)
     tasks, used = look_at(experiment, _count(experiment))
     console.print(f"experiment {folder}", markup=False, highlight=False, soft_wrap=True)
@@ -128,7 +126,7 @@ def _accuracy(experiment: Experiment, task: int) -> dict[str, float] | None:
         heads: dict[str, list[float]] = dict(read_json(path)["heads"])
         for name, row in heads.items():
             check_row(row, len(row), name)
-        return {name: fmean(row[: task + 1]) for name, row in heads.items()}
+        return {name: seen_accuracy(row, task) for name, row in heads.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -145,7 +143,7 @@ def _print_tasks(console: Console, tasks: list[TaskStatus]) -> None:
         if state is None:
             table.add_row(str(task.task), name, *["-"] * 5)
             continue
-        times = (_moment(state.start), _moment(state.end), _duration(state.seconds))
+        times = (_moment(state.start), _moment(state.end), "-" if state.seconds is None else duration(state.seconds))
         table.add_row(str(task.task), name, *times, str(state.starts or "-"), str(state.max_epochs))
     console.print(table)
 
@@ -155,9 +153,8 @@ def _moment(moment: str | None) -> str:
     return "-" if moment is None else f"{datetime.fromisoformat(moment):%m-%d %H:%M}"
 
 
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
+def duration(seconds: float) -> str:
+    """Hours:minutes:seconds."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from kaizen.args import UsageError
 from kaizen.group_names import ABSENT, group_names, split_flags, value_text
-from kaizen.metrics import METRICS
+from kaizen.metrics import METRICS, seen_accuracy
 from kaizen.runs import Head, Run
 
 
@@ -27,6 +27,16 @@ class Stat:
     mean: float
     sd: float | None
     n: int
+
+    @property
+    def low(self) -> float:
+        """One standard deviation below the mean."""
+        return self.mean - (self.sd or 0)
+
+    @property
+    def high(self) -> float:
+        """One standard deviation above the mean."""
+        return self.mean + (self.sd or 0)
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Stat:
@@ -47,6 +57,15 @@ class HeadSummary:
     metrics: dict[str, Stat | None]
     over_tasks: list[Stat]
     matrix: list[list[Stat]]
+
+    @property
+    def at_once(self) -> bool:
+        """Were all classes learned in a single task."""
+        return len(self.over_tasks) == 1
+
+    def line(self, tasks: int) -> list[Stat]:
+        """`over_tasks` for a chart of that many tasks: level where all classes were learned at once."""
+        return self.over_tasks * tasks if self.at_once else self.over_tasks
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,11 @@ class Group:
     def tasks(self) -> int:
         """How many tasks its runs have; a single one where they learn all classes at once."""
         return len(self.runs[0].task_names)
+
+    def values(self, head: str, metric: str) -> list[float]:
+        """Of the runs in which it is defined."""
+        found = [run.heads[head].metrics[metric] for run in self.runs if head in run.heads]
+        return [value for value in found if value is not None]
 
 
 @dataclass(frozen=True)
@@ -167,7 +191,7 @@ def _summary(heads: Sequence[Head]) -> HeadSummary:
     tasks = range(len(heads[0].matrix))
     return HeadSummary(
         {metric: _over([head.metrics[metric] for head in heads]) for metric in METRICS},
-        [Stat.of([fmean(head.matrix[i][: i + 1]) for head in heads]) for i in tasks],
+        [Stat.of([seen_accuracy(head.matrix[i], i) for head in heads]) for i in tasks],
         [[Stat.of([head.matrix[i][j] for head in heads]) for j in tasks] for i in tasks],
     )
 

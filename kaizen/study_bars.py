@@ -73,7 +73,7 @@ def _draw_bar(axes: Axes, group: Group, head: str, metric: str, x: float, width:
         return
     axes.bar(x, stat.mean, 0.92 * width, **bar_look(style))
     if stat.sd is not None:
-        values = _values(group, head, metric)
+        values = group.values(head, metric)
         axes.errorbar(x, stat.mean, stat.sd, color=INK, lw=1.2, capsize=min(4, 18 * width), zorder=3)
         axes.plot([x] * len(values), values, ".", color="white", mec=INK, mew=0.6, ms=5, zorder=4)
 
@@ -83,12 +83,6 @@ def _write_mean(axes: Axes, group: Group, head: str, metric: str, x: float) -> N
     stat = group.heads[head].metrics[metric]
     if stat is None:
         return
-    top = max(0, stat.mean + (stat.sd or 0), *_values(group, head, metric))
+    top = max(0, stat.high, *group.values(head, metric))
     text = f"{stat.mean:.3f}".replace("0.", ".", 1)
     axes.annotate(text, (x, top), (0, 3), textcoords="offset points", ha="center", size=8, color=INK)
-
-
-def _values(group: Group, head: str, metric: str) -> list[float]:
-    """Of the runs in which it is defined."""
-    found = [run.heads[head].metrics[metric] for run in group.runs if head in run.heads]
-    return [value for value in found if value is not None]

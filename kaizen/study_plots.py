@@ -75,10 +75,8 @@ def _task_ticks(task_names: Sequence[str], room: float) -> tuple[list[str], str]
 
 
 def _draw_line(axes: Axes, summary: HeadSummary, look: dict[str, Any], tasks: int) -> None:
-    known = summary.over_tasks
-    stats = known * tasks if len(known) == 1 else known  # all classes at once: the same wherever one looks
-    low = [stat.mean - (stat.sd or 0) for stat in stats]
-    high = [stat.mean + (stat.sd or 0) for stat in stats]
+    stats = summary.line(tasks)
+    low, high = [stat.low for stat in stats], [stat.high for stat in stats]
     axes.fill_between(range(tasks), low, high, color=look["color"], alpha=0.16, lw=0)
     axes.plot(range(tasks), [stat.mean for stat in stats], **look)
 

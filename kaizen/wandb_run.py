@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaizen.args import Args, UsageError, shorten
-from kaizen.cli import classifier_distiller, feature_distiller
 from kaizen.files import atomic_write_text
+from kaizen.plan import active_terms
 from kaizen.states import note
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def lasting_token(folder: Path, group: str) -> str:
 
 def tags_of(args: Args) -> list[str]:
     """Method, encoder, data set and arm: what the teacher teaches, and whether past images are replayed."""
-    taught = (feature_distiller(args) is not None, classifier_distiller(args) is not None)
+    terms = active_terms(args, 1)
+    taught = ("distill_features" in terms, "distill_classifier" in terms)
     arms = {(True, True): "kaizen", (True, False): "cassle", (False, True): "classifier-distill"}
     arm = arms.get(taught, "no-distill")
     tags = [args.method, args.encoder, args.dataset, arm, *(["replay"] if args.replay else [])]

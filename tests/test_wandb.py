@@ -293,13 +293,18 @@ def test_disabled_is_disabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert offline_runs(tmp_path) == []
 
 
+KAIZEN = ("--distiller", "contrastive", "--distiller_classifier", "soft_label")
+
+
 @pytest.mark.parametrize(
     ("flags", "arm"),
     [
-        (("--distiller", "contrastive", "--distiller_classifier", "soft_label", "--replay"), ["kaizen", "replay"]),
+        ((*KAIZEN, "--replay"), ["kaizen", "replay"]),
         (("--distiller", "contrastive"), ["cassle"]),
+        ((*KAIZEN, "--classifier_distill_lamb", "0"), ["cassle"]),
+        ((*KAIZEN, "--feature_extractor_distill_lamb", "0"), ["classifier-distill"]),
         (("--distiller_classifier", "soft_label"), ["classifier-distill"]),
-        (("--distiller", "contrastive", "--distiller_classifier", "soft_label", "--no_distill"), ["no-distill"]),
+        ((*KAIZEN, "--no_distill"), ["no-distill"]),
     ],
 )
 def test_tags_name_the_arm(flags: tuple[str, ...], arm: list[str]) -> None:

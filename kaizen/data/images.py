@@ -49,13 +49,17 @@ class CentreCrop:
 
     size: int
 
+    @property
+    def shorter_side(self) -> int:
+        """What it is resized to before the centre is cut out."""
+        return round(self.size * 256 / 224)
+
     def __call__(self, image: Image.Image) -> Tensor:
         """PIL image -> (3, size, size) uint8."""
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms import functional as vision
 
-        side = round(self.size * 256 / 224)
-        image = vision.resize(image, [side], InterpolationMode.BICUBIC)
+        image = vision.resize(image, [self.shorter_side], InterpolationMode.BICUBIC)
         return to_tensor(vision.center_crop(image, [self.size, self.size]))
 
 

@@ -73,19 +73,14 @@ def _in_short(groups: Sequence[Group], head: str) -> Section:
     return Section("In short", lead, [*body, tag("p", hint, class_="hint")], "In short")
 
 
-def _values(group: Group, head: str, metric: str) -> list[float]:
-    found = [run.heads[head].metrics[metric] for run in group.runs if head in run.heads]
-    return [value for value in found if value is not None]
-
-
 def _range(groups: Iterable[Group], head: str, metric: str) -> tuple[float, float]:
     """From 0, or below it where there is anything, to the highest value or end of a line."""
     ends = [0.0]
     for group in groups:
         stat = group.heads[head].metrics[metric]
         if stat is not None:
-            ends += [stat.mean - (stat.sd or 0), stat.mean + (stat.sd or 0), *_values(group, head, metric)]
-    low = min([0.0, *(value for group in groups for value in _values(group, head, metric))])
+            ends += [stat.low, stat.high, *group.values(head, metric)]
+    low = min([0.0, *(value for group in groups for value in group.values(head, metric))])
     return low, max(ends) or 1.0
 
 
@@ -115,9 +110,9 @@ def _bar_and_text(group: Group, head: str, metric: str, bounds: tuple[float, flo
     parts = [tag("rect", x=min(zero, end), y=2, width=abs(end - zero), height=THICK - 4, class_="bar")]
     parts.append(tag("line", x1=zero, x2=zero, y1=0, y2=THICK, class_="zero"))
     if stat.sd is not None:
-        first, last = x(stat.mean - stat.sd), x(stat.mean + stat.sd)
+        first, last = x(stat.low), x(stat.high)
         parts.append(tag("line", x1=first, x2=last, y1=middle, y2=middle, class_="sd"))
-        parts += [tag("circle", cx=x(v), cy=middle, r=2, class_="run") for v in _values(group, head, metric)]
+        parts += [tag("circle", cx=x(v), cy=middle, r=2, class_="run") for v in group.values(head, metric)]
     return [tag("svg", *parts, viewBox=f"0 0 {BAR} {THICK}", aria_hidden="true"), text(_stat(stat))]
 
 
@@ -137,7 +132,7 @@ def _over_tasks(study: Study, groups: Sequence[Group], head: str) -> Section | N
     if tasks < 2:
         return None
     ticks = [(float(task), str(task)) for task in range(tasks)]
-    top = max(0.1, *(stat.mean + (stat.sd or 0) for group in groups for stat in group.heads[head].over_tasks))
+    top = max(0.1, *(stat.high for group in groups for stat in group.heads[head].over_tasks))
     axes = Axes("after training task", "accuracy", (0.0, min(1.0, top * 1.05)), ticks=ticks)
     charts = []
     for method in study.methods:
@@ -153,13 +148,13 @@ def _over_tasks(study: Study, groups: Sequence[Group], head: str) -> Section | N
 
 
 def _curve(group: Group, head: str, tasks: int, members: int, look: int) -> Curve:
-    known = group.heads[head].over_tasks
-    stats = known if len(known) > 1 else known * tasks
-    upper: list[Point] = [(float(i), stat.mean + (stat.sd or 0)) for i, stat in enumerate(stats)]
-    lower: list[Point] = [(float(i), stat.mean - (stat.sd or 0)) for i, stat in enumerate(stats)]
+    summary = group.heads[head]
+    stats = summary.line(tasks)
+    upper: list[Point] = [(float(i), stat.high) for i, stat in enumerate(stats)]
+    lower: list[Point] = [(float(i), stat.low) for i, stat in enumerate(stats)]
     band = [*upper, *reversed(lower)] if stats[0].sd is not None and members <= MANY else []
     points: list[Point] = [(float(i), stat.mean) for i, stat in enumerate(stats)]
-    return Curve(group.arm, points, False, len(known) > 1, band, look)
+    return Curve(group.arm, points, False, not summary.at_once, band, look)
 
 
 def _matrices(study: Study, groups: Sequence[Group], head: str) -> Section | None:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from kaizen.metrics import HEADLINE, METRICS
+from kaizen.metrics import HEADLINE, METRICS, seen_accuracy
 from kaizen.page.chart import MANY, Axes, Curve, chart
 from kaizen.page.html import Content, Html, Section, big_number, grid, joined, pairs, scrolling, table, tag
 from kaizen.page.words import head_words, importance, metric_words, plain
-from kaizen.plots import LONGEST_TICK
+from kaizen.plots import names_are_short
 from kaizen.report import UNJUDGED, Results
 
 DENSE = 10  # tasks; a larger matrix has smaller cells
@@ -147,12 +147,12 @@ def _over_tasks(results: Results, heads: Sequence[str]) -> Section:
 
 
 def _mean_of_seen(head: Mapping[str, Any]) -> list[tuple[float, float]]:
-    return [(float(i), fmean(row[: i + 1])) for i, row in enumerate(head["accuracy_matrix"])]
+    return [(float(i), seen_accuracy(row, i)) for i, row in enumerate(head["accuracy_matrix"])]
 
 
 def _matrices(results: Results, heads: Sequence[str]) -> Section:
     names = results["task_names"]
-    short = max(map(len, names)) <= LONGEST_TICK and len(names) <= DENSE
+    short = names_are_short(names) and len(names) <= DENSE
     columns: list[Content] = ["after training"]
     columns += [joined([f"task {j}", tag("small", name)]) if short else str(j) for j, name in enumerate(names)]
     body = []

@@ -10,7 +10,7 @@ from kaizen.args import UsageError, core_flags, shorten
 from kaizen.page.facts import Facts
 from kaizen.page.html import Content, Html, Section, joined, pairs, table, tag
 from kaizen.states import DONE, FAILED, INTERRUPTED, RUNNING
-from kaizen.status import DAMAGED, TaskStatus
+from kaizen.status import DAMAGED, TaskStatus, duration
 
 NONE = "\u2013"
 MOST_LISTED = 20  # skipped images; experiment.json names the others
@@ -24,6 +24,7 @@ MEANS = {
     "distiller_classifier": "classifier distillation",
     "replay": "replay of some earlier images",
 }
+WEIGHTS = {"distiller": "feature_extractor_distill_lamb", "distiller_classifier": "classifier_distill_lamb"}
 TITLES = {FAILED: "ended by an error", INTERRUPTED: "interrupted"}
 
 
@@ -35,7 +36,7 @@ def summary(facts: Facts) -> str:
     text = f"A network learned {dataset} with {method} in {'one task' if count == 1 else many}."
     if count == 1 or "replay" not in flags:
         return text
-    off = {"distiller", "distiller_classifier"} if flags.get("no_distill") else set()
+    off = {name for name, weight in WEIGHTS.items() if flags.get("no_distill") or flags.get(weight) == 0}
     means = [words for name, words in MEANS.items() if flags.get(name) and name not in off]
     return f"{text} Against forgetting: {', '.join(means) or 'nothing'}."
 
@@ -160,12 +161,6 @@ def as_of(facts: Facts) -> str:
     states = [task.state for task in facts.tasks if task.state is not None]
     moments = [datetime.fromisoformat(m) for state in states for m in (state.start, state.end) if m is not None]
     return f", as of {max(moments, key=str):%Y-%m-%d %H:%M}" if moments else ""
-
-
-def duration(seconds: float) -> str:
-    """Hours:minutes:seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def _with_default(name: str, value: object, known: Mapping[str, Any]) -> Html:

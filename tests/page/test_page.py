@@ -89,6 +89,23 @@ def test_flags_that_were_set_come_first_with_their_defaults(tmp_path: Path) -> N
     assert texts[place + 1 : place + 3] == ["0.7", "default 0.3"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "means"),
+    [
+        ({}, "feature distillation, classifier distillation, replay of some earlier images"),
+        ({"classifier_distill_lamb": 0.0}, "feature distillation, replay of some earlier images"),
+        ({"feature_extractor_distill_lamb": 0.0, "replay": False}, "classifier distillation"),
+        ({"no_distill": True, "replay": False}, "nothing"),
+    ],
+)
+def test_it_says_what_works_against_forgetting(tmp_path: Path, flags: dict[str, object], means: str) -> None:
+    path = make_experiment(tmp_path / "run") / "experiment.json"
+    about = read_json(path)
+    about["flags"] |= {"distiller": "predictive", "distiller_classifier": "soft_label", **flags}
+    write_json(path, about)
+    assert f"Against forgetting: {means}." in write_report(path.parent).read_text()
+
+
 def test_what_was_said_on_the_way_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_experiment(tmp_path / "run", num_tasks=2, done=2, notices=["at the start"])
     for _ in range(2):  # a start that meets the same again
