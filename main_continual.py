@@ -162,10 +162,10 @@ def dry_run(args: Args, folder: Path | None) -> int:
         check_devices(args)
     with tolerated():
         data = open_data(args)
-    if data is not None and data.skipped.faults:
-        print(data.skipped)
-    for line in data_notices(args, data) if data is not None else ():
-        print(line)
+        if data.skipped.faults:
+            print(data.skipped)
+        for line in data_notices(args, data):
+            print(line)
     if args.pretrained_model and not Path(args.pretrained_model).exists():
         print(f"not checked: --pretrained_model {args.pretrained_model}: not on this machine")
     elif data is not None:
@@ -220,7 +220,7 @@ def chain(
             continue
         environment = environment_of(experiment.flags["encoder"])
         place = meeting.begin(str(experiment.folder), task, environment) if meeting else {}
-        folder = experiment.task_folder(task)
+        folder = experiment.make_task_folder(task)
         state = begin(folder, experiment.flags["max_epochs"], versions())
         status = run_process(task_command(experiment.folder, task), environment, lock, place)
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kaizen import plots
 from kaizen.args import Args, shorten
 from kaizen.files import read_json
+from kaizen.folders import task_folder
 from kaizen.metrics import METRICS, summarize
 from kaizen.wandb_run import Job, attempt, lasting_token, open_run, tags_of
 
@@ -47,9 +48,9 @@ def task_end(run: Run, folder: Path, task_idx: int) -> None:
     """To the run of a task: samples of its views, and where a server is there its model."""
     import wandb
 
-    if (views := folder / f"task{task_idx}" / "views.png").exists():
+    if (views := task_folder(folder, task_idx) / "views.png").exists():
         run.log({"samples/views": wandb.Image(str(views))})
-    upload(run, "model", folder, [folder / f"task{task_idx}" / "final.ckpt"], task_idx)
+    upload(run, "model", folder, [task_folder(folder, task_idx) / "final.ckpt"], task_idx)
 
 
 def log_experiment(args: Args, folder: Path, results: dict[str, Any]) -> None:

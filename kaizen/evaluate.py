@@ -87,6 +87,8 @@ def evaluate_experiment(asked: Asked, args: Args) -> None:
     if data.split.classes != results["tasks"]:
         raise UsageError(f"--data_dir {model.data_dir}: its tasks are not those of {folder}; use the same data")
     experiment.check_images(data.skipped.names)
+    if data.skipped.faults:
+        print(data.skipped, flush=True)
     judge = Judge(model, data, protocol)
     with disk_told(f"--experiment {folder}", folder):
         for task in tasks:

@@ -12,7 +12,7 @@ from typing import Any
 
 from kaizen.args import Args, UsageError, core_flags, printable
 from kaizen.files import read_json, write_json
-from kaizen.folders import make_folder
+from kaizen.folders import make_folder, task_folder
 from kaizen.states import settle
 
 
@@ -133,26 +133,30 @@ class Experiment:
             )
 
     def task_folder(self, task_idx: int) -> Path:
-        """Where everything of one task lies; made when first asked for."""
-        folder = self.folder / f"task{task_idx}"
+        """Where everything of one task lies."""
+        return task_folder(self.folder, task_idx)
+
+    def make_task_folder(self, task_idx: int) -> Path:
+        """The same, for what is about to be written into it."""
+        folder = self.task_folder(task_idx)
         folder.mkdir(exist_ok=True)
         return folder
 
     def checkpoint(self, task_idx: int) -> Path:
         """The end of a task."""
-        return self.folder / f"task{task_idx}" / "final.ckpt"
+        return self.task_folder(task_idx) / "final.ckpt"
 
     def accuracy(self, task_idx: int) -> Path:
         """What a task reached."""
-        return self.folder / f"task{task_idx}" / "accuracy.json"
+        return self.task_folder(task_idx) / "accuracy.json"
 
     def replay(self, task_idx: int) -> Path:
         """What a task replays."""
-        return self.folder / f"task{task_idx}" / "replay.json"
+        return self.task_folder(task_idx) / "replay.json"
 
     def evaluation(self, task_idx: int, head: str) -> Path:
         """What a head reached that was evaluated after the training."""
-        return self.folder / f"task{task_idx}" / "evaluation" / f"{head}.json"
+        return self.task_folder(task_idx) / "evaluation" / f"{head}.json"
 
     def done(self, task_idx: int) -> bool:
         """Is a task through. Its accuracies are the last thing that it writes."""
@@ -160,7 +164,7 @@ class Experiment:
 
     def begun(self, task_idx: int) -> bool:
         """Is there anything of a task; of what a killed process was just writing, nothing counts."""
-        folder = self.folder / f"task{task_idx}"
+        folder = self.task_folder(task_idx)
         return folder.is_dir() and any(path.suffix != ".tmp" for path in folder.iterdir())
 
     def can_start(self, task_idx: int) -> bool:
@@ -200,7 +204,7 @@ class Experiment:
             return
         why, cure = f"all tasks of {self.folder} are done", "use another folder"
         if begun:
-            place = self.folder / f"task{begun[0]}"
+            place = self.task_folder(begun[0])
             why, cure = f"task {begun[0]} of {self.folder} has begun", f"delete {place} to train it anew"
         raise UsageError(f"--max_epochs {now}: {why} with {before}; use --max_epochs {before}, or {cure}")
 
@@ -211,7 +215,7 @@ class Experiment:
         baseline: dict[str, list[float]] | None,
         seconds: float,
     ) -> None:
-        """Write down what a task reached.
+        """Write down what a task reached, and forget what was evaluated of a model that it had before.
 
         Args:
             task_idx: the task.
@@ -220,8 +224,7 @@ class Experiment:
             seconds: of training.
         """
         content = {"heads": accuracy, "baseline": baseline, "seconds": seconds}
-        earlier = self.task_folder(task_idx) / "evaluation"  # of a model that is no more
-        shutil.rmtree(earlier, ignore_errors=True)
+        shutil.rmtree(self.make_task_folder(task_idx) / "evaluation", ignore_errors=True)
         write_json(self.accuracy(task_idx), content)
 
     def write_evaluation(

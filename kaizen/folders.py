@@ -40,6 +40,11 @@ def experiment_folder(base: str, name: str | None, title: str) -> Path:
     raise UsageError(f"--experiment_dir {name}: is not directly below --base_experiment_dir {base}; give a plain name")
 
 
+def task_folder(folder: Path, task_idx: int) -> Path:
+    """Where everything of one task of an experiment lies."""
+    return folder / f"task{task_idx}"
+
+
 def _check_name(flag: str, path: str) -> None:
     """Refuse what no folder can be called, or what would break the lines in which it is told."""
     if not path.isprintable():

@@ -39,7 +39,7 @@ def remember(experiment: Experiment, learner: ContinualLearner, data: Data, task
     else:
         memory = select_replay(data.split, data.train.targets, counts, args.replay_selection, args.seed)
     content = {"selection": args.replay_selection, "tasks": [[g.tolist() for g in groups] for groups in memory]}
-    experiment.task_folder(task_idx)
+    experiment.make_task_folder(task_idx)
     write_json(experiment.replay(task_idx), content)
     return flatten(memory)
 

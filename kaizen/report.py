@@ -16,6 +16,7 @@ from kaizen import plots
 from kaizen.args import UsageError, shorten
 from kaizen.csv_form import long_form
 from kaizen.files import atomic_write_text, read_json, write_json
+from kaizen.folders import task_folder
 from kaizen.metrics import METRICS, check_row, summarize
 from kaizen.states import read_state
 
@@ -144,7 +145,7 @@ def show_one(head: str, row: list[float], over_images: float, task_names: list[s
 
 
 def _task_file(folder: Path, task: int) -> Path:
-    return folder / f"task{task}" / "accuracy.json"
+    return task_folder(folder, task) / "accuracy.json"
 
 
 def _read(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -193,7 +194,7 @@ def _read_task(path: Path, num_tasks: int) -> dict[str, Any]:
 
 def _max_epochs(folder: Path, task: int, flags: dict[str, Any]) -> int | None:
     """What a task was trained with, which may have changed between tasks; None if not here, or not known any more."""
-    place = folder / f"task{task}"
+    place = task_folder(folder, task)
     try:
         state = read_state(place)
     except ValueError:
@@ -211,7 +212,7 @@ def _add_evaluations(folder: Path, finished: list[dict[str, Any]], num_tasks: in
     """
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for task in range(len(finished)):
-        for path in sorted((folder / f"task{task}" / "evaluation").glob("*.json")):
+        for path in sorted((task_folder(folder, task) / "evaluation").glob("*.json")):
             if path.stem not in finished[0]["heads"]:  # the training judged it itself
                 found.setdefault(path.stem, {})[task] = _read_evaluation(path, num_tasks)
     waiting = {}

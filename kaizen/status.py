@@ -101,7 +101,7 @@ def _count(experiment: Experiment) -> int:
 def _look(experiment: Experiment, task: int) -> TaskStatus:
     accuracy = _accuracy(experiment, task)
     try:
-        state = read_state(experiment.folder / f"task{task}")
+        state = read_state(experiment.task_folder(task))
     except ValueError:
         return TaskStatus(task, DAMAGED, None, accuracy)
     if experiment.done(task):

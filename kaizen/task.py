@@ -72,8 +72,8 @@ def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) ->
     pl.seed_everything(args.seed + task_idx, workers=True, verbose=False)
     learner = build_learner(args, data.num_classes, task_idx)
     learner.task_idx, learner.num_images, learner.test_tasks = task_idx, len(data.train), data.split.test
+    folder, end = experiment.make_task_folder(task_idx), experiment.checkpoint(task_idx)
     take_up(learner, args, experiment, task_idx)
-    folder, end = experiment.task_folder(task_idx), experiment.checkpoint(task_idx)
     saved = Saved(folder / "progress")
     trained = end.exists()
     saving = Saving(saved, stop, args.checkpoint_every_n_steps, None if trained else saved.newest())
@@ -89,13 +89,7 @@ def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) ->
         if not trained:
             train(trainer, learner, experiment, data, test, task_idx, saving)
         return
-    unjudged = task_idx == 0 or not experiment.done(task_idx - 1)
-    source = args.online_evaluation_training_data_source
-    voting = task_idx > 0 or has_baseline("knn", source)
-    before = judge(judging, learner, data, test, max(0, task_idx - 1), voting) if unjudged else None
-    if before is not None and task_idx > 0:
-        experiment.finish_task(task_idx - 1, before, None, 0.0)  # what --pretrained_model brings along
-
+    baseline = judge_before(judging, learner, experiment, data, test, task_idx)
     if trained:
         seconds = take_up_end(learner, end)
         saved.clear()
@@ -105,15 +99,38 @@ def run_task(experiment: Experiment, task_idx: int, stop: Stop | None = None) ->
     accuracy = judge(judging, learner, data, test, task_idx)
     if args.auto_umap and test is not None:
         draw_embedding(test_features(learner, data), data, args.seed, experiment.folder, task_idx)
-    baseline = None
-    if before is not None and task_idx == 0:
-        baseline = {head: row for head, row in before.items() if has_baseline(head, source)}
     experiment.finish_task(task_idx, accuracy, baseline, round(seconds, 1))
     results = write(experiment.folder)
     if results["tasks_done"] == results["num_tasks"]:
         draw_plots(results, experiment.folder)
     write_report(experiment.folder)
     log_task(trainer.loggers, args, experiment.folder, results, task_idx)
+
+
+def judge_before(
+    trainer: pl.Trainer,
+    learner: ContinualLearner,
+    experiment: Experiment,
+    data: Data,
+    test: DataLoader[Batch] | None,
+    task_idx: int,
+) -> dict[str, list[float]] | None:
+    """Judge what the task starts from, where nobody has.
+
+    That is the untrained network of the first task, or what --pretrained_model brings along, which is written down as
+    the end of the task before.
+
+    Returns:
+        For the first task head -> accuracy in 0-1 on the test images of each task: the baseline. Else None.
+    """
+    if task_idx > 0 and experiment.done(task_idx - 1):
+        return None
+    source = learner.args.online_evaluation_training_data_source
+    if task_idx > 0:
+        experiment.finish_task(task_idx - 1, judge(trainer, learner, data, test, task_idx - 1), None, 0.0)
+        return None
+    found = judge(trainer, learner, data, test, 0, has_baseline("knn", source))
+    return {head: row for head, row in found.items() if has_baseline(head, source)}
 
 
 def train(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning.loggers.logger import Logger
 
 from kaizen.dashboards import TASK_AXES, define_axes
+from kaizen.folders import task_folder
 from kaizen.metrics_file import MetricsFile, last_step
 from kaizen.wandb_run import Job, attempt, open_run
 
@@ -61,7 +62,7 @@ class WandbRows(Logger):
         if self.run is None:
             tasks = range(self.task_idx)
             folder = self.job.folder.parent
-            self.earlier_steps = sum(last_step(folder / f"task{task}" / "metrics.csv") for task in tasks)
+            self.earlier_steps = sum(last_step(task_folder(folder, task) / "metrics.csv") for task in tasks)
             self.run = open_run(self.job)
             define_axes(self.run, TASK_AXES)
             self.sent = self.run.step

@@ -25,14 +25,14 @@ def experiment(tmp_path: Path) -> Experiment:
 
 
 def finish(experiment: Experiment, task: int) -> None:
-    state = begin(experiment.task_folder(task), 1, {})
+    state = begin(experiment.make_task_folder(task), 1, {})
     experiment.finish_task(task, {"knn": [0.5, 0.25, 0.5, 0.75, 0], "classifier": [0.125] * 5}, None, 1.0)
     experiment.checkpoint(task).write_bytes(b"")
     end(experiment.task_folder(task), state, 0)
 
 
 def fail(experiment: Experiment, task: int, status: int) -> None:
-    end(experiment.task_folder(task), begin(experiment.task_folder(task), 1, {}), status)
+    end(experiment.task_folder(task), begin(experiment.make_task_folder(task), 1, {}), status)
 
 
 def said(experiment: Experiment, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
@@ -70,7 +70,7 @@ def test_a_table_of_the_tasks_and_what_comes_next(experiment: Experiment, capsys
 
 
 def test_running_or_killed_is_told_by_the_lock(experiment: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
-    begin(experiment.task_folder(1), 1, {})
+    begin(experiment.make_task_folder(1), 1, {})
     with held(experiment.folder):
         lines = said(experiment, capsys)
     assert names(lines)[1] == "running" and lines[-1][:4] == ["in", "use", "by", "process"]

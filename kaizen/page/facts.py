@@ -10,6 +10,7 @@ from typing import Any
 
 from kaizen.args import UsageError
 from kaizen.experiment import Experiment
+from kaizen.folders import task_folder
 from kaizen.page.chart import Point
 from kaizen.report import Results, collect, read_experiment
 from kaizen.states import notes
@@ -66,7 +67,7 @@ class Facts:
     @property
     def notices(self) -> list[str]:
         """What the user was told at the start, and on the way, of each task and of the whole."""
-        said = [(task.task, notes(self.folder / f"task{task.task}")) for task in self.tasks]
+        said = [(task.task, notes(task_folder(self.folder, task.task))) for task in self.tasks]
         of_tasks = [f"Task {task}: {line}" for task, lines in said for line in lines]
         return [*_names(self.about.get("notices")), *of_tasks, *notes(self.folder)]
 
@@ -100,7 +101,7 @@ def read_logged(folder: Path, count: int) -> Logged:
     series: dict[str, list[Point]] = {}
     borders, damaged = [0.0], list[int]()
     for task in range(count):
-        path, end = folder / f"task{task}" / "metrics.csv", borders[-1]
+        path, end = task_folder(folder, task) / "metrics.csv", borders[-1]
         try:
             with path.open(newline="", encoding="utf-8", errors="replace") as file:
                 for row in csv.DictReader(file):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaizen.files import read_json
+from kaizen.folders import task_folder
 from kaizen.page.html import Html, grid, image, paragraph, scrolling, tag
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def sample_views(folder: Path, task_names: Sequence[str]) -> list[Html]:
     """A table for each task that has sample views, as far as there is room in a page."""
     tables, size, left_out = list[Html](), 0, list[str]()
     for task, name in enumerate(task_names):
-        place = folder / f"task{task}"
+        place = task_folder(folder, task)
         if not (place / "views.json").exists():
             continue
         if size > MOST_BYTES:

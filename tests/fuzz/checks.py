@@ -95,7 +95,7 @@ class Folder:
         self.experiment = Experiment.start(folder, self.flags, TASKS, ["a", "b"], images=IMAGES)
         learner = build_learner(self.args, 10, 0)
         for task in range(2):
-            self.experiment.task_folder(task)
+            self.experiment.make_task_folder(task)
             save_task(learner, self.experiment.checkpoint(task), task, self.flags)
             self.experiment.finish_task(task, ROWS, ROWS if task == 0 else None, 1.0)
             self.experiment.write_evaluation(task, "linear", [0.5, 0.5], [0.1, 0.1], {"lr": 0.1})
