@@ -45,13 +45,20 @@ def environment_of(encoder: str) -> dict[str, str]:
 def main(argv: list[str]) -> int:
     """Returns the exit status: 0, 2 for bad input, or that of the task that failed."""
     try:
-        meeting = meet(argv)
-        if meeting is None:
-            return run(argv)
-        return lead(argv, meeting) if meeting.rank == 0 else follow(meeting)
+        if (meeting := meet(argv)) is None:
+            status = run(argv)
+        elif meeting.rank == 0:
+            status = lead(argv, meeting)
+        else:
+            status = follow(meeting)
+        sys.stdout.flush()
+        return status
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who read the output has gone, as `head` does; what is still to be said goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.filename is None:
             raise

@@ -6,6 +6,7 @@ python docs/draw_screenshots.py experiments/NAME        (needs playwright and a 
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-CHROMIUM = "/usr/bin/chromium"
 # name: width and height of the window, and of the part that is drawn; dots for each pixel of the page
 SHOTS = {"report_desktop": (1280, 1500, 1), "report_phone": (390, 1200, 2)}
 
@@ -26,7 +26,9 @@ def main(argv: list[str]) -> int:
 
     page_path = write_report(Path(argv[0]).resolve())
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = driver.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
         for name, (width, height, dots) in SHOTS.items():
             page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=dots)
             page.goto(page_path.as_uri())

@@ -168,7 +168,7 @@ class Args:
     )  # fmt: skip
     held_back: float | None = flag(
         None, "fraction of each class's training images to judge on, unseen in training, instead of the test images: "
-        "for choosing flags", DATA, bounds=Range(0, 1, open_low=True),
+        "for choosing flags; 0 for none", DATA, bounds=FRACTION,
     )  # fmt: skip
     size: list[int] | None = flag(None, "side of the images the encoder sees, in pixels", DATA, bounds=Range(4))
     mean: list[float] | None = flag(None, "custom: channel means in 0-1", DATA, bounds=FRACTION)
@@ -363,6 +363,8 @@ def flags_of_signature(function: Callable[..., Any], theme: str, prefixes: tuple
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is not parameter.KEYWORD_ONLY:
             continue
+        if parameter.default is parameter.empty:
+            raise UsageError(f"{function.__qualname__}: --{parameter.name} has no default; give it one")
         hint: Any = hints[parameter.name]
         notes: list[Any] = []
         if typing.get_origin(hint) is Annotated:

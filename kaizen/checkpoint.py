@@ -147,12 +147,17 @@ def load_part(module: nn.Module, state: dict[str, Tensor], prefix: str, path: Pa
     Raises:
         UsageError: they are of another architecture.
     """
-    part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    own = module.state_dict()
-    check_same(own, part, path, flag, prefix)
-    if any(value.is_meta for value in own.values()):
+    part = check_part(module, state, prefix, path, flag)
+    if any(value.is_meta for value in module.state_dict().values()):
         module.to_empty(device="cpu")
     module.load_state_dict(part)
+
+
+def check_part(module: nn.Module, state: dict[str, Tensor], prefix: str, path: Path, flag: str) -> dict[str, Tensor]:
+    """The weights that stand under a prefix. Raises UsageError where they are of another architecture."""
+    part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    check_same(module.state_dict(), part, path, flag, prefix)
+    return part
 
 
 def check_same(own: Mapping[str, Tensor], there: Mapping[str, Tensor], path: Path, flag: str, prefix: str = "") -> None:

@@ -85,7 +85,7 @@ def complete(args: Args) -> Args:
     for item in own:
         args.method_flags[item.name] = _fitted(item, args.method_flags[item.name], args.method)
         check_value(item, args.method_flags[item.name])
-    args.num_tasks = task_count(args)
+    args.held_back, args.num_tasks = args.held_back or None, task_count(args)
     check(args)
     return args
 
@@ -271,13 +271,20 @@ def _distiller(args: Args, flag: str, name: str | None, table: dict[str, type[Di
 def _merged(known: list[tuple[str, Flag]]) -> list[Flag]:
     """One flag per name, which takes what any owner takes; the help text says whose default is what."""
     merged: dict[str, Flag] = {}
+    taken = {name for item in core_flags() for name in (item.name, *item.aliases)}
     for owner, item in known:
         before = merged.get(item.name, item)
+        if clash := taken & {item.name, *item.aliases}:
+            raise UsageError(f"{owner}: --{min(clash)} is a flag of every training already; give its own another name")
+        if before.kind is not item.kind:
+            kinds = f"{item.kind.__name__}, of another owner {before.kind.__name__}"
+            raise UsageError(f"{owner}: --{item.name} is of type {kinds}; give it that type or another name")
         default = words(item.default) if item.many else item.default
         merged[item.name] = dataclasses.replace(
             item,
             help=f"{before.help} [{owner} {default}]",
             default=None,
+            aliases=tuple(dict.fromkeys((*before.aliases, *item.aliases))),
             many=before.many or item.many,
             bounds=item.bounds if before.bounds == item.bounds else None,
         )

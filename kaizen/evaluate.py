@@ -28,6 +28,7 @@ from kaizen.files import read_json, write_json
 from kaizen.judge import Judge, Weights
 from kaizen.logs import mean_by_task
 from kaizen.metrics import has_baseline
+from kaizen.notices import held_back_notice
 from kaizen.page.report import write_report
 from kaizen.plan import Data, load_data
 from kaizen.protocols import (
@@ -79,6 +80,8 @@ def evaluate_experiment(asked: Asked, args: Args) -> None:
     protocol = build_protocol(asked, args, model, model.method)
     tasks = chosen_tasks(experiment, model, asked.tasks, results["tasks_done"])
     print(f"experiment {folder}, task {', '.join(map(str, tasks))}\n{protocol}", flush=True)
+    if model.held_back is not None:
+        print(held_back_notice(model.held_back), flush=True)
     if args.dry_run:
         return
     check_devices(model)
@@ -206,6 +209,8 @@ def evaluate_checkpoint(asked: Asked, args: Args) -> None:
         f"protocol       {protocol}",
     )
     print("\n".join(lines), flush=True)
+    if model.held_back is not None:
+        print(held_back_notice(model.held_back), flush=True)
     data = open_if_there(model)
     if args.dry_run or data is None:
         return

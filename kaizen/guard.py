@@ -95,9 +95,9 @@ class FiniteGuard:
         finite = torch.stack([value.isfinite().all() for value in floats.values()]).tolist()
         bad = [name for name, good in zip(floats, finite, strict=True) if not good]
         if bad:
-            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            which = f"{bad[0]} and {len(bad) - 1} more are" if len(bad) > 1 else f"{bad[0]} is"
             raise NotFinite(
-                f"--lr {self.args.lr:g}: {bad[0]}{more} not finite after the last step, though the loss was; "
+                f"--lr {self.args.lr:g}: {which} not finite after the last step, though the loss was; "
                 f"last good checkpoint: {self.last_good or 'none'}; use a smaller --lr"
             )
 

@@ -274,18 +274,17 @@ class ContinualLearner(pl.LightningModule):
         """Encoder, method heads and distillation predictors at the scaled rate; classifiers at rates of their own."""
         args = self.args
         lr, decay = scaled_lr(args), args.weight_decay
-        groups = parameter_group("encoder", self.method.encoder, lr, decay)
+        groups = parameter_group("encoder", self.method.encoder.parameters(), lr, decay)
         if self.classifier is not None:
-            groups += parameter_group("classifier", self.classifier, args.classifier_lr, 0.0)
+            groups += parameter_group("classifier", self.classifier.parameters(), args.classifier_lr, 0.0)
         for name, probe in self.probes.items():
-            groups += parameter_group(name, probe, args.online_eval_classifier_lr, 0.0)
-        for name, module in self.method.named_children():
-            if name != "encoder":
-                groups += parameter_group(name, module, lr, decay, static_lr=name in self.method.static_lr)
+            groups += parameter_group(name, probe.parameters(), args.online_eval_classifier_lr, 0.0)
+        for name, parameters in self.method.heads():
+            groups += parameter_group(name, parameters, lr, decay, static_lr=name in self.method.static_lr)
         for name in ("distill_features", "distill_classifier"):
             distiller = getattr(self, name)
             if distiller is not None:
-                groups += parameter_group(name, distiller, lr * distiller.lr_factor, decay)
+                groups += parameter_group(name, distiller.parameters(), lr * distiller.lr_factor, decay)
         return groups
 
     def configure_optimizers(self) -> Any:

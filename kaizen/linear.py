@@ -74,7 +74,7 @@ def train_linear(train: Features, num_classes: int, args: Args, title: str) -> n
         torch.manual_seed(args.seed)
         head = mlp([train.feats.shape[1], *args.classifier_layers, num_classes])
     head.to(train.feats)
-    optimizer = build_optimizer(args, parameter_group("linear", head, args.lr, args.weight_decay))
+    optimizer = build_optimizer(args, parameter_group("linear", head.parameters(), args.lr, args.weight_decay))
     scheduler = build_scheduler(args, optimizer)
     batches = ShuffledBatches(len(train.feats), args.batch_size, args.seed)
     for epoch in watched(range(args.max_epochs), title, args.max_epochs):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kaizen.args import Args, UsageError
-from kaizen.checkpoint import load_part
+from kaizen.checkpoint import check_part, load_part
 from kaizen.cli import image_size
 from kaizen.data.views import EvalTransform
 from kaizen.models.encoders import build_encoder
@@ -51,12 +51,21 @@ def encoder_of(args: Args, state: dict[str, Tensor], prefix: str, path: Path, fl
     """
     try:
         with torch.device("meta"):  # the flags may claim any size: no memory before the weights are known to fit
-            encoder, feature_dim = build_encoder(args.encoder, image_size(args), args.stem_padding, args.encoder_width)
-            encoder.to(weight_type(args.precision))
-    except (RuntimeError, TypeError, OverflowError):  # beyond all numbers
-        raise UsageError(f"{flag} {path}: --encoder_width {args.encoder_width:g} is too large; it is damaged") from None
+            outline, _ = _encoder(args)
+            check_part(outline, state, prefix, path, flag)
+    except (RuntimeError, TypeError, OverflowError) as error:  # beyond all numbers
+        if "meta tensor" not in str(error):  # else its constructor looks at values, and it has no outline
+            text = f"{flag} {path}: --encoder_width {args.encoder_width:g} is too large; it is damaged"
+            raise UsageError(text) from None
+    with torch.random.fork_rng(devices=[]):
+        encoder, feature_dim = _encoder(args)  # with what it computes for itself, and no checkpoint has
     load_part(encoder, state, prefix, path, flag)
     return encoder.to(memory_format=torch.channels_last), feature_dim
+
+
+def _encoder(args: Args) -> tuple[nn.Module, int]:
+    encoder, feature_dim = build_encoder(args.encoder, image_size(args), args.stem_padding, args.encoder_width)
+    return encoder.to(weight_type(args.precision)), feature_dim
 
 
 def head_of(args: Args, state: dict[str, Tensor], prefix: str, path: Path, flag: str) -> tuple[nn.Module, int]:

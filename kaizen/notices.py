@@ -40,9 +40,7 @@ def notices(args: Args) -> list[str]:
             "statistics, as published; `frozen` keeps them out"
         )
     if args.held_back is not None:
-        lines.append(
-            f"--held_back {args.held_back:g}: judged on training images that training does not see, not on test images"
-        )
+        lines.append(held_back_notice(args.held_back))
     if args.auto_umap and method_at_hand() != "UMAP":
         lines.append("--auto_umap: umap-learn is not installed, drawing t-SNE; pip install umap-learn for UMAP")
     if args.split_strategy == "class" and dataset_info(args.dataset).unlabelled:
@@ -51,6 +49,11 @@ def notices(args: Args) -> list[str]:
             "equally at random over the tasks"
         )
     return lines
+
+
+def held_back_notice(share: float) -> str:
+    """What the accuracies are of where training images are held back."""
+    return f"--held_back {share:g}: judged on training images that training does not see, not on test images"
 
 
 def method_at_hand() -> str:

@@ -112,16 +112,18 @@ def scaled_lr(args: Args) -> float:
     return args.lr * args.whole(args.batch_size) / 256
 
 
-def parameter_group(name: str, module: nn.Module, lr: float, weight_decay: float, static_lr: bool = False) -> Groups:
-    """One named group of what is trained in a module, or none where nothing is.
+def parameter_group(
+    name: str, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, static_lr: bool = False
+) -> Groups:
+    """One named group of those parameters that are trained, or none where nothing is.
 
     Args:
         name: of the group, in the logs.
-        module: what is trained.
+        parameters: of a module.
         lr, weight_decay: of the group.
         static_lr: warmup_cosine leaves the rate alone.
     """
-    params = [p for p in module.parameters() if p.requires_grad]
+    params = [p for p in parameters if p.requires_grad]
     group = {"name": name, "params": params, "lr": lr, "weight_decay": weight_decay, "static_lr": static_lr}
     return [group] if params else []
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from kaizen.args import Args, UsageError, shorten
 from kaizen.cli import classifier_distiller, feature_distiller, probes_momentum
-from kaizen.data.checks import check_classes
+from kaizen.data.checks import check_classes, check_labels
 from kaizen.data.datasets import dataset_info
 from kaizen.data.held_back import hold_back
 from kaizen.data.identity import identity
-from kaizen.data.images import ImageSet
+from kaizen.data.images import ImageSet, see_alike
 from kaizen.data.readable import Skipped, without_bad
 from kaizen.data.replay import Counts, replay_counts
 from kaizen.data.tasks import TaskSplit, class_order, make_split, split_domains, visible_labels
@@ -77,8 +77,11 @@ def load_data(args: Args) -> Data:
         train, test, skipped = without_bad(train, test, Path(args.data_dir))
     if args.held_back is not None:
         train, test = hold_back(train, args.held_back, args.split_seed)
+    see_alike(train, test)
     num_classes = info.num_classes or len(train.class_names)
     check_classes(args, num_classes, train.class_names)
+    check_labels(args, train, "training", num_classes)
+    check_labels(args, test, "test", num_classes)
     split = _split(args, train, test, num_classes)
     visible = train.targets
     if args.semi_supervised is not None:

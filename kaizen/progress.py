@@ -48,7 +48,7 @@ class Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set up the bar."""
-        self.started = time.monotonic()
+        self.started, self.steps_before = time.monotonic(), trainer.global_step
         if self.console.is_terminal:
             columns = (
                 TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.percentage:3.0f} %"),
@@ -56,7 +56,9 @@ class Progress(pl.Callback):
             )  # fmt: skip
             self.bar = Bar(*columns, console=self.console)
             total = self.epochs * int(trainer.num_training_batches)
-            self.row = self.bar.add_task(self.title, total=total, terms="")
+            self.row = self.bar.add_task(
+                self.title, total=total, completed=trainer.global_step * trainer.accumulate_grad_batches, terms=""
+            )
             self.bar.start()
 
     def on_train_batch_end(
@@ -72,7 +74,10 @@ class Progress(pl.Callback):
         done = trainer.current_epoch + 1
         interval = max(1, self.epochs // LINES_PER_TASK)
         if self.bar is None and (done % interval == 0 or done == self.epochs):
-            left = (time.monotonic() - self.started) / done * (self.epochs - done)
+            steps = trainer.global_step - self.steps_before  # of this process; an earlier one may have begun the task
+            left = (
+                (time.monotonic() - self.started) / max(1, steps) * (trainer.global_step / done) * (self.epochs - done)
+            )
             print(
                 f"{self.title} epoch {done}/{self.epochs}  {_terms(pl_module)}  {_clock(left)} left",
                 flush=True,

@@ -133,7 +133,8 @@ def linear_flags() -> list[str]:
 
 def unused_flags(asked: Asked, args: Args) -> list[str]:
     """Given flags that change nothing: those of the training alone, and --labels where nothing is learned."""
-    used = {"knn_k", *linear_flags(), *_model_flags()}
+    of_protocol = {"linear": linear_flags(), "knn": ["knn_k"]}.get(asked.protocol or "linear", [])
+    used = {*of_protocol, *_model_flags()}
     training = [item for item in core_flags() if item.theme in (VIEWS, NETS, OPTIM, DISTILL, EVAL, TASKS)]
     unused = [item.name for item in training if item.name in args.given - used]
     return unused + (["labels"] if asked.labels and asked.protocol not in LEARNING else [])

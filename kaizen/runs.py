@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cache, cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from kaizen.args import Args, Flag, UsageError, core_flags, printable, shorten, shown
+from kaizen.files import read_json
 from kaizen.metrics import summarize
 from kaizen.report import Results, collect
 from kaizen.states import read_state
 
 SEEDS = ("seed", "split_seed")
+IMAGES = "images"  # among the flags of a run: which ones it saw, where the data set's name does not say
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Run:
         started: when its first task was, ISO 8601 in UTC.
         task_names: T names.
         heads: by name.
+        images: what tells its images from those of another data set with the same name; "" where nobody knows.
     """
 
     experiment: str
@@ -58,6 +63,7 @@ class Run:
     started: str
     task_names: list[str]
     heads: dict[str, Head]
+    images: str = ""
 
     @property
     def method(self) -> str:
@@ -150,10 +156,19 @@ def _run_of(folder: Path, results: Results) -> Run:
             _start(folder),
             [printable(name) for name in results["task_names"]],
             heads,
+            _images(folder, flags),
         )
     except ValueError as error:
         path = printable(str(folder / "experiment.json"))
         raise UsageError(f"{path}: {error}; restore the file or leave this folder out") from None
+
+
+def _images(folder: Path, flags: Mapping[str, Any]) -> str:
+    """A digest of names and labels; none where the seed chooses what is judged, or of folders that say nothing."""
+    found = read_json(folder / "experiment.json").get("images")
+    if not found or flags.get("held_back") is not None:
+        return ""
+    return sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def checked_seeds(found: Mapping[str, Any]) -> tuple[int, int]:
@@ -193,6 +208,11 @@ def in_utc(moment: str) -> str:
         raise ValueError(f"{moment} is no moment") from None
 
 
+def _are_twins(one: Run, other: Run) -> bool:
+    unlike = one.images and other.images and one.images != other.images
+    return (one.flags, one.seeds) == (other.flags, other.seeds) and not unlike
+
+
 def without_duplicates(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
     """Of runs with the same flags and the same seeds, keep the one that was started first.
 
@@ -205,7 +225,7 @@ def without_duplicates(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
     kept: list[Run] = []
     lines = []
     for run in runs:
-        twin = next((i for i, old in enumerate(kept) if (old.flags, old.seeds) == (run.flags, run.seeds)), None)
+        twin = next((i for i, old in enumerate(kept) if _are_twins(old, run)), None)
         if twin is None:
             kept.append(run)
             continue

@@ -12,7 +12,7 @@ from typing import Any
 from kaizen.args import UsageError, printable, shorten
 from kaizen.files import parse_json
 from kaizen.metrics import METRICS, check_row
-from kaizen.runs import SEEDS, Head, Run, checked_seeds, identifying, in_utc
+from kaizen.runs import IMAGES, SEEDS, Head, Run, checked_seeds, identifying, in_utc
 
 # What a row is read back from; the group's label and the metrics, which follow from the rest, are there for people.
 OF_A_RUN = ("experiment", "name", *SEEDS, "started", "flags", "task_names")
@@ -25,12 +25,13 @@ def rows_text(runs: Iterable[tuple[str, Run]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("group", "experiment", "name", *SEEDS, "head", *METRICS, "started", "task_names",
-                     "accuracy_matrix", "baseline", "flags"))  # fmt: skip
+                     "accuracy_matrix", "baseline", "flags", "images"))  # fmt: skip
     for label, run in runs:
         for name, head in run.heads.items():
-            lists = (run.task_names, head.matrix, head.baseline, run.flags)
+            flags = {flag: value for flag, value in run.flags.items() if flag != IMAGES}
+            lists = (run.task_names, head.matrix, head.baseline, flags)
             writer.writerow((label, run.experiment, run.name, *run.seeds, name, *head.metrics.values(), run.started,
-                             *(json.dumps(one, ensure_ascii=False) for one in lists)))  # fmt: skip
+                             *(json.dumps(one, ensure_ascii=False) for one in lists), run.images))  # fmt: skip
     return text.getvalue()
 
 
@@ -67,7 +68,7 @@ def _add(runs: dict[tuple[str, ...], Run], row: dict[str, Any]) -> None:
     """Add a row's head to its run, which the first of its rows makes. Raises ValueError where the row is damaged."""
     if None in row or None in row.values():
         raise ValueError("has another number of cells than the first row")
-    key = tuple(row[name] for name in OF_A_RUN)
+    key = (*(row[name] for name in OF_A_RUN), row.get("images", ""))  # which files from before they were kept lack
     if key not in runs:
         runs[key] = _run_of(row)
     run = runs[key]
@@ -86,7 +87,8 @@ def _run_of(row: dict[str, str]) -> Run:
         raise ValueError("task_names is no list of names")
     names = [printable(name) for name in task_names]
     started = in_utc(row["started"])
-    return Run(printable(row["experiment"]), printable(row["name"]), identifying(flags), seeds, started, names, {})
+    experiment, name = printable(row["experiment"]), printable(row["name"])
+    return Run(experiment, name, identifying(flags), seeds, started, names, {}, printable(row.get("images", "")))
 
 
 def _head_of(row: dict[str, str], num_tasks: int) -> Head:

@@ -1,4 +1,4 @@
-"""How far each task came: ``task<k>/state.json``, which the chain writes before and after the task's process."""
+"""How far each task came, ``task<k>/state.json``, and what was said on the way, ``task<k>/notes.json``."""
 
 from __future__ import annotations
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
 from kaizen.args import UsageError
 from kaizen.group_names import ABSENT, group_names, split_flags, value_text
 from kaizen.metrics import METRICS, seen_accuracy
-from kaizen.runs import Head, Run
+from kaizen.runs import IMAGES, Head, Run
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def study_of(runs: Sequence[Run], notes: Iterable[str] = ()) -> Study:
         UsageError: the runs have different numbers of tasks, and more than one.
     """
     _check_tasks(runs)
-    parts = _parts(runs)
+    parts = _parts(_told_apart(runs))
     shared, differing = split_flags([part[0].flags for part in parts])
     names = group_names(parts, differing)
     texts = [{name: value_text(part[0].flags.get(name, ABSENT)) for name in differing} for part in parts]
@@ -157,7 +157,7 @@ def study_of(runs: Sequence[Run], notes: Iterable[str] = ()) -> Study:
         list(dict.fromkeys(head for group in groups for head in group.heads)),
         list(task_names.pop()) if len(task_names) == 1 else [f"task {task}" for task in range(count)],
         {name: parts[0][0].flags[name] for name in shared},
-        [*notes, *_uneven(groups)],
+        [*notes, *_uneven(groups), *_of_other_images(groups)],
     )
 
 
@@ -170,6 +170,21 @@ def _check_tasks(runs: Sequence[Run]) -> None:
                 f"{run.experiment} has {len(run.task_names)} tasks, and {first.experiment} has "
                 f"{len(first.task_names)}: their matrices do not compare; name those with one number of tasks alone"
             )
+
+
+def _told_apart(runs: Sequence[Run]) -> list[Run]:
+    """The runs, with another flag that says which images they saw where a name stands for several sets of them."""
+    seen: dict[Any, set[str]] = {}
+    for run in runs:
+        if run.images:
+            seen.setdefault(run.flags.get("dataset"), set()).add(run.images)
+    several = {dataset for dataset, images in seen.items() if len(images) > 1}
+    return [
+        replace(run, flags={**run.flags, IMAGES: run.images})
+        if run.images and run.flags.get("dataset") in several
+        else run
+        for run in runs
+    ]
 
 
 def _parts(runs: Iterable[Run]) -> list[list[Run]]:
@@ -209,6 +224,12 @@ def _uneven(groups: Sequence[Group]) -> list[str]:
         return []
     listed = "; ".join(f"{label}: {seeds_text(one)}" for label, one in seeds.items())
     return [f"the groups have different seeds: {listed}"]
+
+
+def _of_other_images(groups: Sequence[Group]) -> list[str]:
+    """A line where groups of one data set's name saw different images."""
+    names = dict.fromkeys(str(run.flags["dataset"]) for group in groups for run in group.runs if IMAGES in run.flags)
+    return [f"--dataset {name} stands for several sets of images; `images` tells them apart" for name in names]
 
 
 def seeds_text(seeds: Iterable[tuple[int, int]]) -> str:

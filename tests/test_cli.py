@@ -13,7 +13,8 @@ import torch
 from helpers import PAIRS, args_of, class_folders, command_line, domain_lists, run_experiment
 
 import main_continual
-from kaizen.args import UsageError, core_flags
+from kaizen import cli
+from kaizen.args import Flag, UsageError, core_flags, flags_of_signature
 from kaizen.building import view_options
 from kaizen.cli import (
     REGISTRIES,
@@ -311,6 +312,46 @@ def test_one_warning_lists_what_is_not_used(capsys: pytest.CaptureFixture[str], 
     assert main_continual.main(command_line(*flags, "--dry_run")) == 0
     warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
     assert [line.split(": ")[-1] for line in warnings] == ([unused] if unused else [])
+
+
+def known_with(monkeypatch: pytest.MonkeyPatch, owner: str, item: Flag) -> None:
+    known = everything_known()
+    monkeypatch.setattr(cli, "everything_known", lambda: [*known, (owner, item)])
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (
+            Flag("warmup_epochs", int, 3, "", ""),
+            "mine: --warmup_epochs is a flag of every training already; give its own an",
+        ),
+        (Flag("pace", int, 3, "", "", aliases=("lr",)), "mine: --lr is a flag of every training already"),
+        (
+            Flag("lamb", int, 3, "", ""),
+            "mine: --lamb is of type int, of another owner float; give it that type or another",
+        ),
+    ],
+)
+def test_a_flag_that_takes_another_ones_name_is_refused(
+    monkeypatch: pytest.MonkeyPatch, item: Flag, message: str
+) -> None:
+    known_with(monkeypatch, "mine", item)
+    with pytest.raises(UsageError, match=message):
+        args_of()
+
+
+def test_every_spelling_of_a_shared_flag_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    known_with(monkeypatch, "mine", Flag("feature_extractor_distill_no_predictor", bool, False, "", ""))
+    args = args_of("--distiller", "predictive", "--distill_no_predictior", "True")
+    assert args.method_flags["feature_extractor_distill_no_predictor"] is True
+
+
+def test_a_flag_without_a_default_is_refused() -> None:
+    def needs(*, needed: float) -> None: ...
+
+    with pytest.raises(UsageError, match="needs: --needed has no default; give it one"):
+        flags_of_signature(needs, "method")
 
 
 def test_momentum_probes_need_a_momentum_encoder() -> None:

@@ -110,11 +110,11 @@ def test_weights_and_buffers_are_looked_at_with_one_wait(bad: float) -> None:
     assert isinstance(module[1].running_var, Tensor)
     module[1].running_var[1] = bad
     with pytest.raises(
-        UsageError, match=r"--lr 0.3: 1.running_var not finite after the last step.*none; use a smaller"
+        UsageError, match=r"--lr 0.3: 1.running_var is not finite after the last step.*none; use a smaller"
     ):
         guard.check_weights(module.state_dict())
     nn.init.constant_(module[0].weight, bad)
-    with pytest.raises(UsageError, match=r": 0.weight and 1 more not finite"):
+    with pytest.raises(UsageError, match=r": 0.weight and 1 more are not finite"):
         guard.check_weights(module.state_dict())
 
 
@@ -201,7 +201,7 @@ def test_weights_that_blow_up_stop_a_task_in_its_last_step(
             nn.init.constant_(self.classifier[0].bias, math.inf)  # type: ignore[index,arg-type]
 
     monkeypatch.setattr(ContinualLearner, "on_train_batch_end", spoil)
-    assert "classifier.0.bias not finite after the last step, though" in failure(capsys, experiment, 0)
+    assert "classifier.0.bias is not finite after the last step, though" in failure(capsys, experiment, 0)
 
 
 def test_a_learning_rate_beyond_all_measure_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,6 +163,17 @@ def test_every_trained_parameter_is_in_one_group(method: str) -> None:
     assert set(grouped) == {id(p) for p in learner.parameters() if p.requires_grad}
 
 
+def test_what_belongs_to_no_part_of_a_method_learns_too_and_shared_parts_once() -> None:
+    learner = learner_of()
+    learner.method.scale = nn.Parameter(torch.ones(()))
+    learner.method.both = nn.Sequential(learner.method.projector, nn.Linear(6, 2))
+    groups = {group["name"]: group["params"] for group in learner.parameter_groups()}
+    assert groups["method"] == [learner.method.scale]
+    assert groups["both"] == [*learner.method.both[1].parameters()]
+    grouped = [id(p) for params in groups.values() for p in params]
+    assert sorted(grouped) == sorted({id(p) for p in learner.parameters() if p.requires_grad})
+
+
 # Probes
 
 

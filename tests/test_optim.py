@@ -125,7 +125,7 @@ def test_weight_decay_is_back_after_a_step_and_after_an_error() -> None:
 def rates(schedule: list[str], epochs: int = 8, lr: float = 1.0, static: bool = False) -> list[float]:
     """The rate of each epoch."""
     args = args_of("--scheduler", *schedule, "--max_epochs", str(epochs))
-    groups = parameter_group("a", nn.Linear(1, 1), lr, 0.0, static)
+    groups = parameter_group("a", nn.Linear(1, 1).parameters(), lr, 0.0, static)
     optimizer = build_optimizer(args, groups)
     scheduler = build_scheduler(args, optimizer)
     found = []
@@ -200,7 +200,7 @@ def test_the_rate_is_scaled_by_the_batch() -> None:
     ],
 )
 def test_the_optimiser_by_name(flags: list[str], kind: type) -> None:
-    groups = parameter_group("a", nn.Linear(1, 1), 0.2, 0.3)
+    groups = parameter_group("a", nn.Linear(1, 1).parameters(), 0.2, 0.3)
     optimizer = build_optimizer(args_of(*flags), groups)
     assert type(optimizer) is kind
     assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == (0.2, 0.3)
@@ -209,14 +209,14 @@ def test_the_optimiser_by_name(flags: list[str], kind: type) -> None:
 
 def test_the_flags_of_lars() -> None:
     flags = ("--lars", "--eta_lars", "0.02", "--grad_clip_lars", "--exclude_bias_n_norm")
-    optimizer = build_optimizer(args_of(*flags), parameter_group("a", nn.Linear(1, 1), 0.2, 0.3))
+    optimizer = build_optimizer(args_of(*flags), parameter_group("a", nn.Linear(1, 1).parameters(), 0.2, 0.3))
     assert isinstance(optimizer, LARS)
     assert (optimizer.eta, optimizer.clip, optimizer.exclude_bias_n_norm) == (0.02, True, True)
 
 
 def test_a_module_without_trained_parameters_has_no_group() -> None:
-    assert parameter_group("a", nn.Identity(), 1, 1) == []
-    assert parameter_group("a", nn.Linear(1, 1).requires_grad_(False), 1, 1) == []
+    assert parameter_group("a", nn.Identity().parameters(), 1, 1) == []
+    assert parameter_group("a", nn.Linear(1, 1).requires_grad_(False).parameters(), 1, 1) == []
 
 
 # In a trainer

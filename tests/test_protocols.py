@@ -184,12 +184,16 @@ def test_a_published_checkpoint_needs_the_data_set() -> None:
 
 def test_flags_of_the_training_alone_are_named() -> None:
     training = "--brightness 0.1 --distiller contrastive --replay True --classifier_lr 1 --online_evaluation"
-    useful = "--knn_k 3 --lr 1 --classifier_layers 4 --wandb --name n --data_dir d --protocol online"
-    argv = f"--experiment x {training} {useful} --labels all_tasks"
-    asked, args = read_request(argv.split())
-    assert sorted(unused_flags(asked, args)) == [
-        *("brightness", "classifier_lr", "distiller", "labels", "online_evaluation", "replay"),
-    ]
+    learning = "--knn_k 3 --lr 1 --classifier_layers 4 --labels all_tasks"
+    useful = "--wandb --name n --data_dir d"
+    never = {"brightness", "classifier_lr", "distiller", "online_evaluation", "replay"}
+    for protocol, unused in {
+        "linear": {"knn_k"},
+        "knn": {"lr", "classifier_layers"},
+        "online": {"knn_k", "lr", "classifier_layers", "labels"},
+    }.items():
+        asked, args = read_request(f"--experiment x {training} {learning} {useful} --protocol {protocol}".split())
+        assert {*unused_flags(asked, args)} == never | unused
 
 
 def test_out_and_both_names_of_a_checkpoint() -> None:

@@ -169,6 +169,33 @@ def test_of_two_runs_with_the_same_flags_and_seeds_the_first_counts(tmp_path: Pa
     assert later.exists()
 
 
+def with_images(folder: Path, digest: str, **flags: Any) -> Path:
+    """A run on images of its own, under the name that others have too."""
+    path = make_run(folder, **flags) / "experiment.json"
+    write_json(path, {**read_json(path), "images": {"training": digest, "test": digest}})
+    return folder
+
+
+def test_images_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for name, digest, seed in (("a", "one", 5), ("b", "one", 6), ("c", "two", 5), ("d", "two", 6)):
+        with_images(tmp_path / name, digest, seed=seed, dataset="custom")
+    make_run(tmp_path / "e", dataset="digits")
+    study = read_study([tmp_path])
+    assert [[run.experiment for run in group.runs] for group in study.groups] == [["a", "b"], ["c", "d"], ["e"]]
+    assert study.notes[-1] == "--dataset custom stands for several sets of images; `images` tells them apart"
+    assert len({group.label for group in study.groups}) == 3 and "images=" in study.groups[0].label
+    (tmp_path / "runs.csv").write_text(runs_text(study))
+    assert as_json(read_study([tmp_path / "runs.csv"])) == as_json(study)
+    alone = read_study([tmp_path / "a", tmp_path / "b"])
+    assert len(alone.groups) == 1 and "images" not in alone.common and not alone.notes
+
+
+def test_images_that_a_seed_has_chosen_are_those_of_one_data_set(tmp_path: Path) -> None:
+    with_images(tmp_path / "a", "one", held_back=0.1)
+    with_images(tmp_path / "b", "two", held_back=0.1, seed=6)
+    assert len(read_study([tmp_path]).groups) == 1
+
+
 def test_the_same_run_twice_counts_once_with_the_heads_of_both(tmp_path: Path) -> None:
     first = run_of(tmp_path / "a", heads=("classifier",))
     again = run_of(tmp_path / "b", start="2026-01-03T00:00:00+00:00")

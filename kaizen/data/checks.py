@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from kaizen.args import Args, UsageError, nearest, words
 from kaizen.data.datasets import dataset_info
+from kaizen.data.images import ImageSet
 from kaizen.data.tasks import class_order
 
 
@@ -61,6 +62,18 @@ def check_data(args: Args) -> None:
         _check_no_labels(args)
     elif info.num_classes is not None:
         check_classes(args, info.num_classes)
+
+
+def check_labels(args: Args, images: ImageSet, kind: str, num_classes: int) -> None:
+    """Raises UsageError where a label is neither that of a class nor -1, of an unlabelled image."""
+    if not len(images):
+        return
+    low, high = (int(value) for value in images.targets.aminmax())
+    if low < -1 or high >= num_classes:
+        raise UsageError(
+            f"--dataset {args.dataset}: a {kind} image has the label {low if low < -1 else high}, and there are "
+            f"{num_classes} classes; number them from 0, and give unlabelled images -1"
+        )
 
 
 def check_classes(args: Args, num_classes: int, names: Sequence[str] | None = None) -> None:

@@ -169,6 +169,7 @@ class FolderImages:
         self.targets = targets
         self.class_names = class_names
         self.domains, self.domain_names = domains, list(domain_names)
+        self.beside: FolderImages | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -184,8 +185,14 @@ class FolderImages:
         with named(self.paths[0]), Image.open(self.paths[0]) as image:
             return image.size
 
-    @cached_property
+    @property
     def _pixels(self) -> Tensor | None:
+        if self._decoded is not None and self.beside is not None and self.beside._decoded is None:
+            return None
+        return self._decoded
+
+    @cached_property
+    def _decoded(self) -> Tensor | None:
         width, height = self.first_size
         if max(width, height) > LARGEST_KEPT:
             return None
@@ -221,6 +228,12 @@ class FolderImages:
         if not rows:  # of few images, a process that shares them may have none
             return [torch.empty(0, 3, crop.size, crop.size, dtype=torch.uint8) for crop in crops]
         return [torch.stack(view) for view in zip(*rows, strict=True)]
+
+
+def see_alike(train: ImageSet, test: ImageSet) -> None:
+    """Keep both in memory or neither: of images in files the encoder is shown less when it is judged (`CentreCrop`)."""
+    if isinstance(train, FolderImages) and isinstance(test, FolderImages):
+        train.beside, test.beside = test, train
 
 
 def image_folder(root: Path, flag: str, cache: Path | None = None) -> FolderImages:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -144,6 +144,15 @@ class SSLMethod(nn.Module):
     def teaching_prototypes(self) -> nn.Module | None:
         """Projections (B, output_dim), normalised, -> scores (B, K) of prototypes, for distillation; or None."""
         return None
+
+    def heads(self) -> Iterator[tuple[str, Iterable[nn.Parameter]]]:
+        """Name and parameters of each part but the encoder, and of what belongs to no part, each parameter once."""
+        seen = {id(p) for p in self.encoder.parameters()}
+        parts = [(name, part.parameters()) for name, part in self.named_children() if name != "encoder"]
+        for name, parameters in [*parts, ("method", self.parameters(recurse=False))]:
+            fresh = [p for p in parameters if id(p) not in seen]
+            seen |= {id(p) for p in fresh}
+            yield name, fresh
 
     def start_task(self, batches: Iterator[tuple[list[Tensor], Tensor]], num_images: int) -> None:
         """Called before the first epoch of a task.

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
-import pytest
-from helpers import args_of
+from dataclasses import replace
 
-from kaizen.args import UsageError
+import pytest
+import torch
+from helpers import args_of, plan_of
+
+from kaizen.args import Args, UsageError
+from kaizen.data.checks import check_labels
+from kaizen.data.datasets import DATASETS
+from kaizen.data.images import ImageSet, MemoryImages
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -120,3 +126,22 @@ def test_what_needs_labels(change: str, cure: str) -> None:
         args_of(*NO_LABELS.split(), *change.split(), dataset="custom")
     message = str(caught.value)
     assert message.startswith("--no_labels: ") and message.endswith(cure) and "\n" not in message
+
+
+@pytest.mark.parametrize(("labels", "named"), [([0, 1, 2], 2), ([1, 2, 1], 2), ([-2, 0, 1], -2)])
+def test_labels_are_those_of_classes(labels: list[int], named: int) -> None:
+    images = MemoryImages(torch.zeros(3, 3, 4, 4, dtype=torch.uint8), torch.tensor(labels), ["a", "b"])
+    with pytest.raises(UsageError, match=f"--dataset digits: a test image has the label {named}, and there are 2 cla"):
+        check_labels(args_of(), images, "test", 2)
+
+
+def test_a_data_set_numbered_from_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = DATASETS["digits"]
+
+    def from_one(args: Args) -> tuple[ImageSet, ImageSet]:
+        train, test = info.open(args)
+        return MemoryImages(train.images, train.targets + 1, train.class_names), test
+
+    monkeypatch.setitem(DATASETS, "digits", replace(info, open=from_one))
+    with pytest.raises(UsageError, match="a training image has the label 10, and there are 10 classes; number them"):
+        plan_of()

@@ -105,3 +105,19 @@ def test_an_experiment_is_judged_on_them_also_afterwards(tmp_path: Path) -> None
 def test_a_line_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command_line("--held_back", "0.2", "--dry_run")) == 0
     assert "judged on training images that training does not see" in capsys.readouterr().out
+
+
+def test_a_checkpoint_is_judged_on_them_unless_it_is_asked_not_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_experiment(command_line("--held_back", "0.2"), tmp_path / "run")
+    command = ["--pretrained_model", str(tmp_path / "run" / "task1" / "final.ckpt"), "--protocol", "classifier"]
+    accuracies = []
+    for flags, held in (([], True), (["--held_back", "0"], False)):
+        capsys.readouterr()
+        assert evaluate.main([*command, *flags, "--out", str(tmp_path / f"{held}")]) == 0
+        assert ("--held_back 0.2: judged on training images" in capsys.readouterr().out) == held
+        accuracies.append(read_json(tmp_path / f"{held}" / "classifier.json")["accuracy_by_task"])
+    assert accuracies[0] == read_json(tmp_path / "run" / "task1" / "accuracy.json")["heads"]["classifier"]
+    assert accuracies[0] != accuracies[1]
+    assert args_of("--held_back", "0").held_back is None

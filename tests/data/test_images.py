@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import class_folders
+from helpers import args_of, class_folders
 from PIL import Image
 
 from kaizen.args import UsageError
@@ -20,6 +21,7 @@ from kaizen.data.images import (
     RandomCrop,
     image_folder,
 )
+from kaizen.plan import load_data
 
 CENTRE = CentreCrop(8)
 TWO_CROPS = [RandomCrop(8, 0.2, 1.0), RandomCrop(6, 0.2, 1.0)]
@@ -199,3 +201,17 @@ def test_damage_of_any_kind_is_a_usage_error_or_harmless(tmp_path: Path, suffix:
             refused += 1
             assert str(path) in str(error)
     assert refused > 10
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("odd", ["train", "val"])
+def test_training_and_test_images_are_seen_alike(tmp_path: Path, odd: str) -> None:
+    root = class_folders(tmp_path, [3, 3], sizes=[(12, 12)])
+    shutil.copy(min((root / "train" / "class0").iterdir()), root / "val" / "class0" / "same.png")
+    data = load_data(args_of("--data_dir", str(root), "--num_tasks", "1", dataset="custom"))
+    assert data.train.in_memory and data.test.in_memory
+    Image.new("RGB", (13, 13)).save(root / odd / "class1" / "odd.png")
+    data = load_data(args_of("--data_dir", str(root), "--num_tasks", "1", dataset="custom"))
+    assert not data.train.in_memory and not data.test.in_memory
+    place = data.test.paths.index(root / "val" / "class0" / "same.png")
+    assert torch.equal(data.train.read([0], CentreCrop(8)), data.test.read([place], CentreCrop(8)))
