@@ -449,6 +449,11 @@ def shorten(text: str, length: int = 90) -> str:
     return text if len(text) < length else f"{text[: length - 3]}..."
 
 
+def one_line(error: Exception) -> str:
+    """What an error says, or else its name."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def printable(text: str) -> str:
     """The text in one line, whatever a damaged file holds."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from kaizen.args import UsageError, flags_of_fields, parse_values
+from kaizen.args import UsageError, flags_of_fields, parse_values, printable
 from kaizen.files import path_error
 
 T = TypeVar("T")
@@ -30,15 +31,15 @@ def status_of(run: Callable[[list[str]], None], argv: list[str]) -> int:
     """The exit status of a program: 0, or 2 for bad input, which is told in one line."""
     try:
         run(argv)
-    except UsageError as error:
+    except (UsageError, argparse.ArgumentError) as error:
         print(f"error: {reason_of(error)}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {path_error(error)}", file=sys.stderr)
+        print(f"error: {printable(path_error(error))}", file=sys.stderr)
         return 2
     return 0
 
 
-def reason_of(error: UsageError) -> str:
+def reason_of(error: Exception) -> str:
     """Its one line; where it comes from a loader process, that puts its traceback before it."""
     return str(error).splitlines()[-1].removeprefix("kaizen.args.UsageError: ")

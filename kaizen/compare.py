@@ -15,8 +15,9 @@ from pathlib import Path
 
 from kaizen import study_bars, study_plots, study_tables
 from kaizen.args import UsageError, nearest, printable, shown
+from kaizen.commands import status_of
 from kaizen.disk import disk_told
-from kaizen.files import atomic_write_text, path_error, write_json
+from kaizen.files import atomic_write_text, write_json
 from kaizen.page.comparison import comparison_page
 from kaizen.plots import save_figure
 from kaizen.runs import Run, find_experiments, read_run, without_duplicates
@@ -31,20 +32,12 @@ FIGURES = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """Returns the exit status: 0, or 2 for bad input."""
-    try:
-        run(argv)
-    except (UsageError, argparse.ArgumentError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {printable(path_error(error))}", file=sys.stderr)
-        return 2
-    return 0
+    return status_of(run, argv)
 
 
-def run(argv: Sequence[str] | None) -> None:
+def run(argv: list[str]) -> None:
     """Read the runs, summarise them, write everything and show a table."""
     from rich.console import Console
 
@@ -60,7 +53,7 @@ def run(argv: Sequence[str] | None) -> None:
     print(f"comparison in {out}: {files}; open {out / 'report.html'}")
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """Read the flags. Raises UsageError or argparse.ArgumentError."""
     parser = argparse.ArgumentParser(prog="python -m kaizen.compare", allow_abbrev=False, exit_on_error=False)
     parser.add_argument(
@@ -143,4 +136,4 @@ def write(study: Study, head: str, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from kaizen.args import NETS, RUN, Range, UsageError, flag, shorten
+from kaizen.args import NETS, RUN, Range, UsageError, flag, one_line, shorten
 from kaizen.commands import ask, status_of
-from kaizen.data.decoding import one_line
 from kaizen.data.images import CentreCrop
 from kaizen.disk import check_writable, disk_told
 from kaizen.files import atomic_path

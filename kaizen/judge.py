@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from kaizen.args import Args, UsageError
 from kaizen.checkpoint import load_task
 from kaizen.cli import image_size
-from kaizen.data.images import FolderImages, ImageSet, MemoryImages
+from kaizen.data.identity import contents_digest, labels_digest
+from kaizen.data.images import ImageSet
 from kaizen.data.loaders import EVALUATION_BATCH, evaluation_loader
 from kaizen.devices import gpu_index, uses_cuda
 from kaizen.features import Features, extract_features, kept_features
@@ -72,7 +73,7 @@ class Judge:
         self.args, self.data, self.protocol = args, data, protocol
         self.device = torch.device("cuda", gpu_index(args)) if uses_cuda(args) else torch.device("cpu")
         self.view = evaluation_view(args).to(self.device)
-        self.contents: dict[str, str] = {}
+        self.contents: dict[str, dict[str, str]] = {}
         if not (data.test.targets >= 0).any():
             raise UsageError(f"--dataset {args.dataset}: has no labelled test images to judge with")
 
@@ -153,24 +154,11 @@ class Judge:
         """What the features depend on."""
         names = ("dataset", "train_dir", "val_dir", "domain", "encoder", "stem_padding", "precision")
         flags = {name: getattr(self.args, name, None) for name in names}
-        labels = hashlib.sha256(images.targets.numpy().tobytes()).hexdigest()
         if split not in self.contents:
-            self.contents[split] = contents_of(images)
+            self.contents[split] = {"labels": labels_digest(images), "images": contents_digest(images)}
         normalised = [list(values) for values in channel_statistics(self.args)]
-        about = {"size": image_size(self.args), "norm": normalised, "labels": labels, "images": self.contents[split]}
+        about = {"size": image_size(self.args), "norm": normalised, **self.contents[split]}
         return {**flags, "weights": weights.key, **about}
-
-
-def contents_of(images: ImageSet) -> str:
-    """What tells image sets apart: the pixels of those in memory; the path, size and time of each file of others."""
-    digest = hashlib.sha256()
-    if isinstance(images, MemoryImages):
-        digest.update(images.images.cpu().contiguous().numpy().data)
-    elif isinstance(images, FolderImages):
-        for place in range(len(images)):
-            about = (path := images.paths[place]).stat()
-            digest.update(f"{path.absolute()} {about.st_size} {about.st_mtime_ns}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -126,10 +127,17 @@ def embedding(
     return figure
 
 
+@contextmanager
+def boxes_for_glyphs() -> Iterator[None]:
+    """No warning of a letter that the font lacks: the box in its place says the same."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as a PNG file, in one piece."""
-    with warnings.catch_warnings(), atomic_path(path) as temporary:
-        warnings.filterwarnings("ignore", message="Glyph")  # a box says the same
+    with boxes_for_glyphs(), atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight", pad_inches=0.15)
 
 

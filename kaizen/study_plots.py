@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kaizen.plots import INK, UNSEEN, draw_grid
+from kaizen.plots import INK, UNSEEN, boxes_for_glyphs, draw_grid
 from kaizen.study import Group, HeadSummary, Study
 from kaizen.study_look import LETTER, legend, line_look, new_figure, shown, tidy, unique
 
@@ -115,7 +115,8 @@ def accuracy_matrices(study: Study, head: str) -> Figure:
     figure.supylabel("after training task", color=INK, size=10)
     bar = figure.colorbar(image, ax=grid, label="accuracy", pad=0.02, aspect=25, shrink=min(1, 3 / size[1]))
     bar.outline.set_visible(False)
-    figure.draw_without_rendering()  # the layout of many panels is slow, and need not be found again when it is saved
+    with boxes_for_glyphs():
+        figure.draw_without_rendering()  # the layout of many panels is slow; saving it need not find it again
     figure.set_layout_engine("none")
     return figure
 

@@ -18,6 +18,7 @@ from kaizen import evaluate, judge, task
 from kaizen.checkpoint import save_task
 from kaizen.cli import flags_of
 from kaizen.data.datasets import DATASETS
+from kaizen.data.identity import contents_digest
 from kaizen.data.images import MemoryImages, image_folder
 from kaizen.evaluate import main
 from kaizen.experiment import Experiment
@@ -311,11 +312,11 @@ def test_out_is_a_folder(trained: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_image_sets_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
     folders = [class_folders(tmp_path / name, [3, 3], sizes=[(8, 8)]) / "train" for name in "ab"]
-    first, second = (judge.contents_of(image_folder(folder, "--train_dir")) for folder in folders)
-    assert first != second and first == judge.contents_of(image_folder(folders[0], "--train_dir"))
+    first, second = (contents_digest(image_folder(folder, "--train_dir")) for folder in folders)
+    assert first != second and first == contents_digest(image_folder(folders[0], "--train_dir"))
     levels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     black, grey = (MemoryImages(levels + value, torch.arange(2), ["a", "b"]) for value in (0, 99))
-    assert judge.contents_of(black) != judge.contents_of(grey)
+    assert contents_digest(black) != contents_digest(grey)
 
 
 def test_features_of_other_images_are_not_taken(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,9 @@ def test_every_method_with_everything_on(tmp_path: Path, data: Path, method: str
 @pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if kind.takes_multicrop])
 def test_small_crops_over_two_tasks(tmp_path: Path, data: Path, method: str) -> None:
     flags = ["--multicrop", "--num_small_crops", "2", "--small_crop_size", "6", *REPLAY]
-    check(run(tmp_path, data, *flags, *DISTILL, method=method), {"classifier", "knn"})
+    experiment = run(tmp_path, data, *flags, *DISTILL, method=method)
+    check(experiment, {"classifier", "knn"})
+    assert len(read_json(experiment.task_folder(1) / "views.json")["columns"]) == 1 + 2 + 2  # and the original
 
 
 def test_prototypes_rest_for_as_long_as_they_should(tmp_path: Path, data: Path) -> None:
@@ -272,8 +274,13 @@ def test_domains_one_after_the_other(tmp_path: Path) -> None:
 
 
 def test_a_part_of_the_labels(tmp_path: Path, data: Path) -> None:
-    flags = ["--semi_supervised", "0.3", "--supervised", *REPLAY, *DISTILL, "--online_evaluation"]
-    check(run(tmp_path, data, *flags), {"classifier", "online", "knn"})
+    flags = ["--supervised", *REPLAY, *DISTILL, "--online_evaluation"]
+    few, all_of_them = (run(tmp_path, data, *flags, "--semi_supervised", part, name=part) for part in ("0.3", "1"))
+    check(few, {"classifier", "online", "knn"})
+    rows = [*csv.DictReader((few.task_folder(0) / "metrics.csv").open())]
+    others = [*csv.DictReader((all_of_them.task_folder(0) / "metrics.csv").open())]
+    for term in ("train/ssl", "train/classifier"):  # both look at labels
+        assert [row[term] for row in rows] != [row[term] for row in others]
 
 
 def test_unequal_tasks(tmp_path: Path, data: Path) -> None:

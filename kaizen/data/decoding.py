@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kaizen.args import UsageError
+from kaizen.args import UsageError, one_line
 
 
 def read_image(path: Path) -> Image.Image:
@@ -35,11 +35,6 @@ def in_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image.convert("RGB")
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, or else its name."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager

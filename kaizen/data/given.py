@@ -13,8 +13,8 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from kaizen.args import UsageError
-from kaizen.data.decoding import decode, in_rgb, one_line
+from kaizen.args import UsageError, one_line
+from kaizen.data.decoding import decode, in_rgb
 from kaizen.data.filters import resized_center_crop
 from kaizen.data.images import LARGEST_KEPT, CentreCrop, to_tensor
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kaizen.args import UsageError
+from kaizen.args import UsageError, one_line
 from kaizen.data.cache import cached_faults
-from kaizen.data.decoding import decode, one_line
+from kaizen.data.decoding import decode
 from kaizen.data.images import FolderImages, ImageSet
 
 CHUNK = 64  # files that a thread takes at once
