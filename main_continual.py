@@ -145,12 +145,12 @@ def run(argv: list[str], meeting: Meeting | None = None) -> int:
             experiment = Experiment.start(
                 folder,
                 flags_of(args),
-                data.split.classes,
-                data.task_names,
-                data.skipped.names,
-                data.train.class_names,
-                told,
-                identities,
+                tasks=data.split.classes,
+                task_names=data.task_names,
+                skipped=data.skipped.names,
+                classes=data.train.class_names,
+                notices=told,
+                images=identities,
             )
             return chain(experiment, args.task_idx, args.num_tasks, lock, meeting)
 

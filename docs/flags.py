@@ -24,7 +24,7 @@ from kaizen.distillers import (  # noqa: E402
     distiller_flags,
 )
 from kaizen.methods import METHODS, method_flags  # noqa: E402
-from kaizen.protocols import Asked  # noqa: E402
+from kaizen.protocols import EvaluationFlags  # noqa: E402
 
 INTRODUCTION = """\
 # Flags
@@ -52,7 +52,7 @@ def flags_page() -> str:
     parts += [f"### {name}\n\n{short_table(name)}\n" for name in FEATURE_DISTILLERS]
     parts.append(
         "## Evaluation of checkpoints\n\nOf `python -m kaizen.evaluate`, beside those for data, networks and "
-        f"optimisation above. See [evaluation.md](evaluation.md).\n\n{table(flags_of_fields(Asked))}\n"
+        f"optimisation above. See [evaluation.md](evaluation.md).\n\n{table(flags_of_fields(EvaluationFlags))}\n"
     )
     return "\n".join(parts)
 

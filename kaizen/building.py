@@ -40,6 +40,8 @@ from kaizen.samples import Samples
 from kaizen.saving import Saving
 from kaizen.sharing import sharing_strategy
 
+STREAMS = ("task", "replay", "online")  # each loader draws numbers of its own, by its place here
+
 
 def build_learner(args: Args, num_classes: int, task_idx: int) -> ContinualLearner:
     """The networks, heads and views of one task, with fresh weights."""
@@ -121,27 +123,37 @@ def training_loaders(
     views, probe_view = view_makers(args) if args.augment_on == "workers" else (None, None)
 
     def loader(
+        name: str,
         indices: torch.Tensor,
-        crops: list[RandomCrop],
-        transform: nn.Module | None,
         batch_size: int,
-        stream: int,
+        crops: list[RandomCrop] = crops,
+        transform: nn.Module | None = views,
         limit: int | None = None,
         targets: torch.Tensor = data.visible_targets,
     ) -> DataLoader[Batch]:
-        seed = args.seed * 31 + task_idx * 7 + stream
-        workers, share = args.num_workers, (rank, world)
-        return training_loader(data.train, indices, crops, batch_size, workers, seed, limit, targets, transform, *share)
+        return training_loader(
+            data.train,
+            indices,
+            crops,
+            batch_size,
+            args.num_workers,
+            seed=args.seed * 31 + task_idx * 7 + STREAMS.index(name),
+            limit=limit,
+            targets=targets,
+            transform=transform,
+            rank=rank,
+            world=world,
+        )
 
-    loaders = {"task": loader(data.split.train[task_idx], crops, views, args.whole(args.batch_size), 0)}
+    loaders = {"task": loader("task", data.split.train[task_idx], args.whole(args.batch_size))}
     if len(replay):
-        loaders["replay"] = loader(replay, crops, views, args.whole(args.replay_batch_size), 1)
+        loaders["replay"] = loader("replay", replay, args.whole(args.replay_batch_size))
     if args.online_evaluation:
         probe = probe_indices(args, data, task_idx)
         one_crop = [RandomCrop(image_size(args), 0.08, 1.0)]
         steps = max(map(len, loaders.values()))  # probes follow; they never make an epoch longer
         probe_batch = probe_batch_size(args, len(probe), steps)
-        loaders["online"] = loader(probe, one_crop, probe_view, probe_batch, 2, steps, data.train.targets)
+        loaders["online"] = loader("online", probe, probe_batch, one_crop, probe_view, steps, data.train.targets)
     return loaders
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kaizen import plots
 from kaizen.features import Features
-from kaizen.notices import method_at_hand
+from kaizen.notices import embedding_method
 from kaizen.plan import Data
 from kaizen.plots import save_figure
 
@@ -35,7 +35,7 @@ def draw_embedding(found: Features, data: Data, seed: int, folder: Path, task_id
     rows = sample(len(found.feats), seed)
     points = embed(F.normalize(found.feats[rows], dim=1), seed)
     seen = sorted({c for classes in data.split.classes[: task_idx + 1] for c in classes})
-    title = f"{method_at_hand()} of the features after task {task_idx}"
+    title = f"{embedding_method()} of the features after task {task_idx}"
     figure = plots.embedding(points.numpy(), found.targets[rows].tolist(), data.test.class_names, seen, title)
     (folder / "plots").mkdir(exist_ok=True)
     save_figure(figure, folder / "plots" / f"embedding_task{task_idx}.png")
@@ -49,7 +49,7 @@ def embed(feats: Tensor, seed: int) -> Tensor:
         seed: the same seed draws the same picture.
     """
     values = feats.numpy()
-    if method_at_hand() == "UMAP":
+    if embedding_method() == "UMAP":
         from umap import UMAP
 
         reducer = UMAP(n_neighbors=min(15, len(values) - 1), random_state=seed, n_jobs=1)

@@ -32,7 +32,7 @@ from kaizen.notices import held_back_notice
 from kaizen.page.report import write_report
 from kaizen.plan import Data, load_data
 from kaizen.protocols import (
-    Asked,
+    EvaluationFlags,
     Protocol,
     build_protocol,
     of_checkpoint,
@@ -66,7 +66,7 @@ def run(argv: list[str]) -> None:
 # An experiment.
 
 
-def evaluate_experiment(asked: Asked, args: Args) -> None:
+def evaluate_experiment(asked: EvaluationFlags, args: Args) -> None:
     """Judge the end of each task, write the rows into the experiment, and show all its results.
 
     Raises:
@@ -183,7 +183,7 @@ def accuracies(judge: Judge, weights: Weights, task: int, title: str) -> dict[st
 # One checkpoint.
 
 
-def evaluate_checkpoint(asked: Asked, args: Args) -> None:
+def evaluate_checkpoint(asked: EvaluationFlags, args: Args) -> None:
     """Judge one model, print its accuracies and, with --out, write them to a file.
 
     Raises:

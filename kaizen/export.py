@@ -35,7 +35,7 @@ RELATIVE, ABSOLUTE = 1e-4, 1e-5  # how far its outputs may be off
 
 
 @dataclass
-class Asked:
+class ExportFlags:
     """The flags."""
 
     checkpoint: str = flag("", "a task*/final.ckpt, or an experiment, whose newest finished task is taken", RUN)
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
 
 def run(argv: list[str]) -> None:
     """Read the flags, make the graph, compare it with the model, write it."""
-    asked = ask(Asked, argv, USAGE)
+    asked = ask(ExportFlags, argv, USAGE)
     out = Path(asked.out)
     check_libraries(asked.opset)
     check_writable("--out", out)
@@ -124,7 +124,7 @@ def to_onnx(graph: Graph, size: int, opset: int) -> ModelProto:
     return program.model_proto
 
 
-def describe(proto: ModelProto, model: TrainedModel, asked: Asked) -> None:
+def describe(proto: ModelProto, model: TrainedModel, asked: ExportFlags) -> None:
     """Put into the file what its users need to know, as JSON values."""
     from onnx.helper import set_model_props
 

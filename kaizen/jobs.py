@@ -13,7 +13,7 @@ from pathlib import Path
 from kaizen.args import UsageError, shown
 from kaizen.files import atomic_path
 from kaizen.recipe import OUTPUT, ROOT, Run, comparison_folder, safe_name
-from kaizen.slurm import Asked
+from kaizen.slurm import SlurmFlags
 
 JOB = "job.sbatch"  # in an experiment's folder, or in that of an array
 
@@ -48,7 +48,7 @@ fi
 """
 
 
-def submit(asked: Asked, runs: Sequence[Run], common: str, dry_run: bool) -> int:
+def submit(asked: SlurmFlags, runs: Sequence[Run], common: str, dry_run: bool) -> int:
     """Write and submit the jobs of all runs, or one array of them, and say their numbers; the exit status.
 
     Args:
@@ -79,7 +79,7 @@ def submit(asked: Asked, runs: Sequence[Run], common: str, dry_run: bool) -> int
     return 0
 
 
-def submit_one(asked: Asked, runs: Sequence[Run], common: str) -> None:
+def submit_one(asked: SlurmFlags, runs: Sequence[Run], common: str) -> None:
     """Make the folders of a job, write its script and submit it. Raises UsageError where SLURM refuses it."""
     for run in runs:
         run.make()
@@ -106,13 +106,13 @@ def submit_one(asked: Asked, runs: Sequence[Run], common: str) -> None:
     )
 
 
-def job_folder(asked: Asked, runs: Sequence[Run], common: str) -> Path:
+def job_folder(asked: SlurmFlags, runs: Sequence[Run], common: str) -> Path:
     """Where the script of a job lies, and what it prints."""
     first = runs[0]
     return Path(first.recipe.base, f"{common or first.recipe.name}-array") if asked.array else first.folder
 
 
-def output_of(asked: Asked) -> str:
+def output_of(asked: SlurmFlags) -> str:
     """Name of the file that a job prints to, in which SLURM puts an element's place for %a."""
     return "output-%a.txt" if asked.array else OUTPUT
 
@@ -134,7 +134,7 @@ def check_place(run: Run) -> None:
         )
 
 
-def batch_script(asked: Asked, runs: Sequence[Run], common: str) -> str:
+def batch_script(asked: SlurmFlags, runs: Sequence[Run], common: str) -> str:
     """The script of a job: its header, the command of each run, and what happens when it is asked to end.
 
     Args:

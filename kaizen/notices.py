@@ -41,7 +41,7 @@ def notices(args: Args) -> list[str]:
         )
     if args.held_back is not None:
         lines.append(held_back_notice(args.held_back))
-    if args.auto_umap and method_at_hand() != "UMAP":
+    if args.auto_umap and embedding_method() != "UMAP":
         lines.append("--auto_umap: umap-learn is not installed, drawing t-SNE; pip install umap-learn for UMAP")
     if args.split_strategy == "class" and dataset_info(args.dataset).unlabelled:
         lines.append(
@@ -56,6 +56,6 @@ def held_back_notice(share: float) -> str:
     return f"--held_back {share:g}: judged on training images that training does not see, not on test images"
 
 
-def method_at_hand() -> str:
+def embedding_method() -> str:
     """UMAP where umap-learn is installed, else t-SNE."""
     return "UMAP" if importlib.util.find_spec("umap") is not None else "t-SNE"

@@ -111,7 +111,7 @@ def embedding(
     figure, axes = _new_figure(8.6, 6.4, layout="constrained")
     shades = colormaps["tab10" if len(class_names) <= 10 else "tab20" if len(class_names) <= 20 else "turbo"]
     size = max(4, min(28, 30000 / len(points)))
-    for c, name in enumerate(plain(shorten(name, LONGEST_TICK)) for name in class_names):
+    for c, name in enumerate(escape_mathtext(shorten(name, LONGEST_TICK)) for name in class_names):
         x, y = points[labels == c].T
         colour = shades(c if len(class_names) <= 20 else c / (len(class_names) - 1))
         known = c in seen
@@ -144,7 +144,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 def tick_names(task_names: Sequence[str]) -> list[str]:
     """The names of the tasks, or their numbers where one is long, as the list of many classes."""
     if names_are_short(task_names):
-        return [*map(plain, task_names)]
+        return [*map(escape_mathtext, task_names)]
     return [f"task {task}" for task in range(len(task_names))]
 
 
@@ -153,7 +153,7 @@ def names_are_short(task_names: Sequence[str]) -> bool:
     return max(map(len, task_names)) <= LONGEST_TICK
 
 
-def plain(name: str) -> str:
+def escape_mathtext(name: str) -> str:
     """A name as it is: a $ in it begins no formula, and a _ before it does not keep it out of the legend."""
     return (f" {name}" if name.startswith("_") else name).replace("$", r"\$")
 

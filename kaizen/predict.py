@@ -35,7 +35,7 @@ MOST_TOLD = 20  # classes in the line at the end
 
 
 @dataclass
-class Asked:
+class PredictFlags:
     """The flags."""
 
     checkpoint: str = flag("", "a task*/final.ckpt, or an experiment, whose newest finished task is taken", RUN)
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
 
 def run(argv: list[str]) -> None:
     """Read the flags, look at the images, write down what they show."""
-    asked = ask(Asked, argv, USAGE)
+    asked = ask(PredictFlags, argv, USAGE)
     out = None if asked.features and not asked.out else Path(asked.out or "predictions.csv")
     npz = Path(asked.features) if asked.features else None
     for name, file in (("--out", out), ("--features", npz)):
@@ -83,7 +83,7 @@ def run(argv: list[str]) -> None:
         print(f"{len(paths)} images in {out}: {counted(model.classes[label] for label in best.indices[:, 0].tolist())}")
 
 
-def check_top(model: TrainedModel, asked: Asked) -> None:
+def check_top(model: TrainedModel, asked: PredictFlags) -> None:
     """Raises UsageError where the model cannot predict, or not so many classes."""
     model.check_head()
     count = len(model.seen if asked.classes == "seen" else model.classes)
@@ -91,7 +91,7 @@ def check_top(model: TrainedModel, asked: Asked) -> None:
         raise UsageError(f"--top {asked.top}: there are {count} classes to choose from; give at most {count}")
 
 
-def given_images(asked: Asked) -> Sequence[Path]:
+def given_images(asked: PredictFlags) -> Sequence[Path]:
     """All images below the folder, sorted by path, without bad ones where these may be skipped."""
     paths = unlabelled_folder(Path(asked.images), "--images").paths
     if not asked.skip_bad_images:

@@ -40,7 +40,7 @@ USAGE = "python -m kaizen.evaluate --experiment FOLDER | --pretrained_model CKPT
 
 
 @dataclass
-class Asked:
+class EvaluationFlags:
     """The flags that only an evaluation has."""
 
     experiment: str | None = flag(None, "folder of an experiment: judge the end of each of its tasks", RUN)
@@ -103,14 +103,14 @@ class Protocol:
         )
 
 
-def read_request(argv: list[str]) -> tuple[Asked, Args]:
+def read_request(argv: list[str]) -> tuple[EvaluationFlags, Args]:
     """Parse a command line.
 
     Raises:
         UsageError: an unknown flag, or not exactly one thing to judge.
     """
-    args = parse(argv, flags_of_fields(Asked), USAGE)
-    asked, args.method_flags = Asked(**args.method_flags), {}
+    args = parse(argv, flags_of_fields(EvaluationFlags), USAGE)
+    asked, args.method_flags = EvaluationFlags(**args.method_flags), {}
     things = ("experiment", "pretrained_feature_extractor", "pretrained_model")
     named = [f"--{name}" for name in things if name in args.given]
     if len(named) != 1:
@@ -131,7 +131,7 @@ def linear_flags() -> list[str]:
     return [name for name in optimisation if name not in UNUSED] + ["batch_size", "classifier_layers", "seed"]
 
 
-def unused_flags(asked: Asked, args: Args) -> list[str]:
+def unused_flags(asked: EvaluationFlags, args: Args) -> list[str]:
     """Given flags that change nothing: those of the training alone, and --labels where nothing is learned."""
     of_protocol = {"linear": linear_flags(), "knn": ["knn_k"]}.get(asked.protocol or "linear", [])
     used = {*of_protocol, *_model_flags()}
@@ -171,7 +171,7 @@ def of_checkpoint(flags: dict[str, Any], args: Args) -> Args:
     return complete(model)
 
 
-def build_protocol(asked: Asked, args: Args, model: Args, method: str) -> Protocol:
+def build_protocol(asked: EvaluationFlags, args: Args, model: Args, method: str) -> Protocol:
     """The protocol that the flags ask for.
 
     Args:

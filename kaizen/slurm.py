@@ -16,7 +16,7 @@ OWN = ("partition", "account", "qos", "nodes", "tasks", "cpus", "hours", "requeu
 
 
 @dataclass(frozen=True)
-class Asked:
+class SlurmFlags:
     """What is asked of SLURM for each job.
 
     Attributes:
@@ -113,7 +113,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def checked(options: argparse.Namespace) -> Asked | None:
+def checked(options: argparse.Namespace) -> SlurmFlags | None:
     """Read the flags for SLURM; None with --mode local.
 
     Raises:
@@ -138,7 +138,7 @@ def checked(options: argparse.Namespace) -> Asked | None:
         if name in ("gpus", "num_nodes"):
             where = shown(f"{name}={value}")
             raise UsageError(f"--set {where}: SLURM says it; use --gpus N or --tasks N, and --nodes N, of the launcher")
-    return Asked(
+    return SlurmFlags(
         partition=options.partition,
         account=options.account,
         qos=options.qos,

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kaizen.plots import INK, MARKERS, plain
+from kaizen.plots import INK, MARKERS, escape_mathtext
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,7 @@ def unique(names: Iterable[str]) -> list[str]:
 
 def shown(text: str, width: int = 30) -> str:
     """A name in lines of at most ``width`` characters."""
-    return plain("\n".join(textwrap.wrap(text, width)))
+    return escape_mathtext("\n".join(textwrap.wrap(text, width)))
 
 
 def new_figure(
@@ -69,7 +69,7 @@ def new_figure(
 
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.08), facecolor="white")
     FigureCanvasAgg(figure)
-    figure.suptitle(plain(title), color=INK, weight="bold", x=0.01, ha="left")
+    figure.suptitle(escape_mathtext(title), color=INK, weight="bold", x=0.01, ha="left")
     return figure, list(figure.subplots(rows, columns, squeeze=False, sharex=one_x, sharey=True).flat)
 
 
@@ -83,7 +83,7 @@ def tidy(axes: Axes) -> None:
 
 def legend(figure: Figure, handles: Mapping[str, Any]) -> None:
     """Name what the colours stand for, below the panels, and make room for it."""
-    names = [*map(plain, handles)]
+    names = [*map(escape_mathtext, handles)]
     columns = max(1, int(figure.get_figwidth() / (max(map(len, names)) * LETTER + 0.6)))
     figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(names) / columns))
     figure.legend(list(handles.values()), names, loc="outside lower center", frameon=False, fontsize=9,

@@ -117,12 +117,12 @@ def markdown(study: Study, plots: Sequence[str]) -> str:
     """
     lines = ["# Comparison", "", EXPLAINED, ""]
     for head in study.heads:
-        lines += [f"## {_plain(head)}", "", *_head_table(study, head), ""]
+        lines += [f"## {_escape_markdown(head)}", "", *_head_table(study, head), ""]
     for path in plots:
         lines += [f"![{path}]({path})", ""]
     lines += ["## Groups", "", *_groups_table(study), ""]
     if study.notes:
-        lines += ["## Notes", "", *(f"- {_plain(note)}" for note in study.notes), ""]
+        lines += ["## Notes", "", *(f"- {_escape_markdown(note)}" for note in study.notes), ""]
     return "\n".join(lines)
 
 
@@ -138,7 +138,7 @@ def _groups_table(study: Study) -> Iterator[str]:
     yield from _table_head(["group", "seeds", *(_code(f"--{name}") for name in differing)])
     for group in study.groups:
         seeds = seeds_text(run.seeds for run in group.runs)
-        yield _line([_code(group.label), seeds, *(_plain(value) for value in group.flags.values())])
+        yield _line([_code(group.label), seeds, *(_escape_markdown(value) for value in group.flags.values())])
 
 
 def _table_head(names: Sequence[str]) -> Iterator[str]:
@@ -150,7 +150,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _plain(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     """The text as it is, where Markdown would read marks into it."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#&~" else c for c in text)
 

@@ -38,7 +38,7 @@ from kaizen.args import Flag, core_flags, flags_of_fields
 from kaizen.cli import everything_known
 from kaizen.distillers import FEATURE_DISTILLERS, distiller_flags
 from kaizen.methods import METHODS, method_flags
-from kaizen.protocols import Asked
+from kaizen.protocols import EvaluationFlags
 
 METHODS_PAGE = read("docs/methods.md")
 ADDING = read("docs/adding.md")
@@ -58,7 +58,7 @@ def known_flags(program: str) -> set[str]:
     if program == "job_launcher.py":
         return added_arguments(*ROOT.glob("*.py"), ROOT / "kaizen" / "slurm.py")
     if program == "-m kaizen.evaluate":
-        return names_of([*core_flags(), *flags_of_fields(Asked)])
+        return names_of([*core_flags(), *flags_of_fields(EvaluationFlags)])
     module = ROOT / "kaizen" / program.rpartition(".")[2]
     return added_arguments(*(module.glob("*.py") if module.is_dir() else [module.with_suffix(".py")]))
 
@@ -67,7 +67,7 @@ def known_flags(program: str) -> set[str]:
 def every_flag() -> set[str]:
     """Of all programs, those that measure and test among them."""
     sources = [path for folder in ("kaizen", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")]
-    return TRAINING | names_of(flags_of_fields(Asked)) | added_arguments(*ROOT.glob("*.py"), *sources)
+    return TRAINING | names_of(flags_of_fields(EvaluationFlags)) | added_arguments(*ROOT.glob("*.py"), *sources)
 
 
 # Worked examples.

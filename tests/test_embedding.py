@@ -14,7 +14,7 @@ from helpers import args_of, class_folders, command_line, run_experiment
 from kaizen import embedding, plots
 from kaizen.embedding import LARGEST, draw_embedding, embed, sample
 from kaizen.features import Features
-from kaizen.notices import method_at_hand, notices
+from kaizen.notices import embedding_method, notices
 from kaizen.plan import open_data
 
 
@@ -24,7 +24,7 @@ def two_clouds() -> torch.Tensor:
 
 
 def test_tsne_keeps_neighbours_together_and_follows_from_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "method_at_hand", lambda: "t-SNE")
+    monkeypatch.setattr(embedding, "embedding_method", lambda: "t-SNE")
     points = embed(two_clouds(), seed=1)
     assert points.shape == (40, 2) and points.isfinite().all()
     nearest = torch.cdist(points, points).fill_diagonal_(torch.inf).argmin(dim=1)
@@ -44,7 +44,7 @@ def test_umap_is_taken_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) ->
     module.UMAP = UMAP  # type: ignore[attr-defined]
     module.__spec__ = types.SimpleNamespace()  # type: ignore[assignment]
     monkeypatch.setitem(sys.modules, "umap", module)
-    assert method_at_hand() == "UMAP"
+    assert embedding_method() == "UMAP"
     assert torch.equal(embed(two_clouds(), seed=3), two_clouds()[:, :2])
 
 
@@ -83,7 +83,7 @@ def test_few_images_are_drawn_or_left_undrawn(count: int, tmp_path: Path, capsys
 @pytest.mark.usefixtures("tiny")
 def test_what_is_drawn_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     args = args_of("--auto_umap")
-    monkeypatch.setattr("kaizen.notices.method_at_hand", lambda: "t-SNE")
+    monkeypatch.setattr("kaizen.notices.embedding_method", lambda: "t-SNE")
     assert any("--auto_umap: umap-learn is not installed" in line for line in notices(args))
-    monkeypatch.setattr("kaizen.notices.method_at_hand", lambda: "UMAP")
+    monkeypatch.setattr("kaizen.notices.embedding_method", lambda: "UMAP")
     assert not any("--auto_umap" in line for line in notices(args))

@@ -9,7 +9,7 @@ from kaizen.metrics import HEADLINE, METRICS
 from kaizen.page.chart import MANY, Axes, Curve, Point, chart
 from kaizen.page.html import Content, Html, Section, grid, page, pairs, paragraph, table, tag, text
 from kaizen.page.scores import FRACTIONS, column_of, heat_table, metric_meanings, number
-from kaizen.page.words import head_words, importance, metric_words, plain
+from kaizen.page.words import head_words, importance, metric_words, spaced
 from kaizen.study import Group, Stat, Study, seeds_text
 from kaizen.study_tables import EXPLAINED
 
@@ -64,12 +64,14 @@ def _in_short(groups: Sequence[Group], head: str) -> Section:
             kind = "best" if best[group.method, metric] is group else None
             cells.append(tag("td", *_bar_and_text(group, head, metric, ranges[metric]), class_=kind))
         rows.append([group.label, *cells])
-    lead = f"Of the {plain(head)}. {FRACTIONS} Bar: mean; line: one standard deviation to each side; dots: single runs."
+    lead = (
+        f"Of the {spaced(head)}. {FRACTIONS} Bar: mean; line: one standard deviation to each side; dots: single runs."
+    )
     hint = (
         "In bold: the best mean of a method, among those that learn task by task. A difference that is small "
         "against the standard deviations may be chance."
     )
-    body = [table(f"{plain(head)}: mean \u00b1 standard deviation", columns, rows, "bars", wide=True)]
+    body = [table(f"{spaced(head)}: mean \u00b1 standard deviation", columns, rows, "bars", wide=True)]
     return Section("In short", lead, [*body, tag("p", hint, class_="hint")], "In short")
 
 
@@ -141,7 +143,7 @@ def _over_tasks(study: Study, groups: Sequence[Group], head: str) -> Section | N
         curves = [_curve(group, head, tasks, len(members), study.arms.index(group.arm)) for group in members]
         charts.append(chart(method, "Mean over the tasks seen so far, and over runs.", curves, axes, "now"))
     lead = (
-        f"Of the {plain(head)}: test accuracy after each task, all test images together with one set of weights. "
+        f"Of the {spaced(head)}: test accuracy after each task, all test images together with one set of weights. "
         "Shaded: one standard deviation to each side. A level line without dots: all classes learned at once."
     )
     return Section("Accuracy over tasks", lead, [grid(charts, "two")], "Over tasks")
@@ -173,7 +175,7 @@ def _matrices(study: Study, groups: Sequence[Group], head: str) -> Section | Non
         for label, matrix in matrices.items()
     ]
     lead = (
-        f"Of the {plain(head)}, mean over runs. A row for each trained task, a column for each tested one, one "
+        f"Of the {spaced(head)}, mean over runs. A row for each trained task, a column for each tested one, one "
         "colouring for all matrices. Framed: the task just trained. Hatched: not trained yet. Reading down a column "
         "shows how a task is kept."
     )
@@ -186,10 +188,10 @@ def _all_metrics(study: Study, heads: Sequence[str]) -> Section:
         rows = [
             [group.label, *(_stat(stat) for stat in group.heads[head].metrics.values())] for group in study.having(head)
         ]
-        body.append(table(plain(head), ["group", *map(column_of, METRICS)], rows, wide=True))
+        body.append(table(spaced(head), ["group", *map(column_of, METRICS)], rows, wide=True))
     body += metric_meanings()
     body.append(tag("h3", "What each head is", class_="subhead"))
-    body.append(pairs([(plain(head), head_words(head)) for head in heads], "meanings"))
+    body.append(pairs([(spaced(head), head_words(head)) for head in heads], "meanings"))
     return Section("All metrics", EXPLAINED, body, "Metrics")
 
 
@@ -202,7 +204,7 @@ def _runs(study: Study, heads: Sequence[str]) -> Section:
             cells: list[Content] = [number(found[metric]) for metric in HEADLINE]
             rows.append([run.experiment, group.label, seeds_text([run.seeds]), *cells])
     columns: list[Content] = ["experiment", "group", "seed", *map(column_of, HEADLINE)]
-    lead = f"Of the {plain(head)}. Where --split_seed is another than --seed, it stands behind the stroke."
+    lead = f"Of the {spaced(head)}. Where --split_seed is another than --seed, it stands behind the stroke."
     return Section("Every run", lead, [table("Every run", columns, rows, "tasks", wide=True)], "Runs")
 
 

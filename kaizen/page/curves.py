@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from kaizen.page.chart import MANY, Axes, Curve, Point, chart
 from kaizen.page.facts import Logged
 from kaizen.page.html import Html, Section, grid, paragraph, tag
-from kaizen.page.words import LOSSES, SIGNS, importance, plain
+from kaizen.page.words import LOSSES, SIGNS, importance, spaced
 
 Series = Mapping[str, list[Point]]
 
@@ -61,7 +61,7 @@ def _accuracies(logged: Logged, series: Series) -> list[Html]:
         ranks = sorted(int(name.rpartition("_acc")[2]) for name in series if name.rpartition("_acc")[0] == head)
         lines = [Curve(f"top {rank}", series[f"{head}_acc{rank}"], number == 0) for number, rank in enumerate(ranks)]
         meaning = "On training batches: how often the right class is the first answer, or among the first five."
-        charts.append(chart(plain(head), meaning, lines, axes))
+        charts.append(chart(spaced(head), meaning, lines, axes))
     return charts
 
 
@@ -79,7 +79,7 @@ def _tests(logged: Logged) -> list[Html]:
         lines = [Curve(f"{word}{task}", _since(points, task, logged.borders)) for task, points in sorted(tasks.items())]
         lines = [line for line in lines if line.points]
         if max(map(len, tasks.values())) >= len(logged.borders):
-            charts.append(chart(f"{plain(head)}: each task", "From its own training on.", lines, axes))
+            charts.append(chart(f"{spaced(head)}: each task", "From its own training on.", lines, axes))
     return charts
 
 
@@ -94,9 +94,9 @@ def _rates(logged: Logged) -> list[Html]:
     for name in sorted(rates, key=lambda name: -len(rates[name])):
         alike = (names for points, names in shared if set(rates[name]) <= set(points))
         if (names := next(alike, None)) is not None:
-            names.append(plain(name))
+            names.append(spaced(name))
         else:
-            shared.append((rates[name], [plain(name)]))
+            shared.append((rates[name], [spaced(name)]))
     if not rates:
         return []
     lines = [Curve(", ".join(names), points) for points, names in shared]

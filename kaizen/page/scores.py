@@ -9,7 +9,7 @@ from typing import Any
 from kaizen.metrics import HEADLINE, METRICS, seen_accuracy
 from kaizen.page.chart import MANY, Axes, Curve, chart
 from kaizen.page.html import Content, Html, Section, big_number, grid, joined, pairs, scrolling, table, tag
-from kaizen.page.words import head_words, importance, metric_words, plain
+from kaizen.page.words import head_words, importance, metric_words, spaced
 from kaizen.plots import names_are_short
 from kaizen.report import UNJUDGED, Results
 
@@ -70,9 +70,9 @@ def _first_figures(results: Results, head: str) -> Section:
     numbers = []
     for name in HEADLINE:
         words = metric_words(name)
-        numbers.append(big_number(number(found[name]), plain(name), words.meaning, words.direction))
+        numbers.append(big_number(number(found[name]), spaced(name), words.meaning, words.direction))
     so_far = f"all {count} tasks" if done == count else f"{done} of {count} tasks; the rest is not trained yet"
-    lead = f"Of the {plain(head)}, after {so_far}. {FRACTIONS}"
+    lead = f"Of the {spaced(head)}, after {so_far}. {FRACTIONS}"
     classes = len({str(label) for task in results["tasks"] for label in task})
     chance = f"Guessing among all {classes} classes would be right in {1 / classes:.3f} of cases." if classes else ""
     untrained = found["baseline"]
@@ -83,16 +83,16 @@ def _first_figures(results: Results, head: str) -> Section:
 
 def _all_metrics(results: Results, heads: Sequence[str]) -> Section:
     columns = ["head", *map(column_of, METRICS)]
-    rows = [[plain(head), *(number(results["heads"][head][name]) for name in METRICS)] for head in heads]
+    rows = [[spaced(head), *(number(results["heads"][head][name]) for name in METRICS)] for head in heads]
     waiting = [
-        (plain(head), f"evaluated for task {', '.join(map(str, tasks))}; its metrics wait for all finished tasks")
+        (spaced(head), f"evaluated for task {', '.join(map(str, tasks))}; its metrics wait for all finished tasks")
         for head, tasks in results["waiting"].items()
     ]
     body = [
         table("Metrics of every head", columns, rows, "metrics", wide=True),
         *metric_meanings(),
         tag("h3", "What each head is", class_="subhead"),
-        pairs([*((plain(head), head_words(head)) for head in heads), *waiting], "meanings"),
+        pairs([*((spaced(head), head_words(head)) for head in heads), *waiting], "meanings"),
     ]
     lead = (
         "Several heads judge the same features; each is tested on all test images, and is never told which task an "
@@ -103,7 +103,7 @@ def _all_metrics(results: Results, heads: Sequence[str]) -> Section:
 
 def column_of(metric: str) -> str:
     """The heading of a metric's column, with the better direction."""
-    return f"{plain(metric)} {metric_words(metric).arrow}".strip()
+    return f"{spaced(metric)} {metric_words(metric).arrow}".strip()
 
 
 def metric_meanings() -> list[Html]:
@@ -114,7 +114,7 @@ def metric_meanings() -> list[Html]:
 
 def _named(name: str) -> Html:
     direction = metric_words(name).direction
-    return joined([plain(name), tag("span", f" {direction}", class_="hint") if direction else None])
+    return joined([spaced(name), tag("span", f" {direction}", class_="hint") if direction else None])
 
 
 def _formula(name: str) -> str:
@@ -126,7 +126,7 @@ def _over_tasks(results: Results, heads: Sequence[str]) -> Section:
     done = results["tasks_done"]
     ticks = [(float(task), str(task)) for task in range(done)]
     axes = Axes("after training task", "accuracy", (0.0, 1.0), ticks=ticks)
-    means = [Curve(plain(head), _mean_of_seen(results["heads"][head]), head == heads[0], True) for head in heads]
+    means = [Curve(spaced(head), _mean_of_seen(results["heads"][head]), head == heads[0], True) for head in heads]
     meaning = "Mean over the tasks seen so far. A line that stays up: what was learned is kept."
     charts = [chart("All heads", meaning, means, axes, "now")]
     for head in heads:
@@ -141,7 +141,7 @@ def _over_tasks(results: Results, heads: Sequence[str]) -> Section:
             for task in range(done)
         ]
         meaning = "Each task from its own training on; a falling line is forgetting."
-        charts.append(chart(f"{plain(head)}: each task", meaning, curves, axes, "now"))
+        charts.append(chart(f"{spaced(head)}: each task", meaning, curves, axes, "now"))
     lead = "Test accuracy after each task, all test images together with one set of weights."
     return Section("Accuracy over tasks", lead, [grid(charts)], "Over tasks")
 
@@ -159,7 +159,7 @@ def _matrices(results: Results, heads: Sequence[str]) -> Section:
     for head in heads:
         matrix = results["heads"][head]["accuracy_matrix"]
         rows = [(f"task {i}", row) for i, row in enumerate(matrix)]
-        body.append(heat_table(f"{plain(head)}: accuracy on each task", columns, rows))
+        body.append(heat_table(f"{spaced(head)}: accuracy on each task", columns, rows))
     lead = (
         "A row for each trained task, a column for each tested one: the stronger the colour, the more is right. "
         "Framed: the task just trained. Hatched: not trained yet. Reading down a column shows how a task is kept."

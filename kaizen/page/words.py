@@ -85,7 +85,7 @@ SIGNS = {
 }
 
 
-def plain(name: str) -> str:
+def spaced(name: str) -> str:
     """A name for people."""
     return name.replace("_", " ")
 
