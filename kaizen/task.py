@@ -202,7 +202,7 @@ def take_up(learner: ContinualLearner, args: Args, experiment: Experiment, task_
         path = Path(args.pretrained_model)
         anew = restore(learner, load_task(path, "--pretrained_model"), path, "--pretrained_model", OPTIONAL)
         if anew:
-            note(experiment.task_folder(task_idx), f"--pretrained_model {path}: not taken over: {', '.join(anew)}")
+            note(experiment.make_task_folder(task_idx), f"--pretrained_model {path}: not taken over: {', '.join(anew)}")
     if task_idx > 0:
         learner.keep_teacher()
 
