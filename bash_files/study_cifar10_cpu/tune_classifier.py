@@ -176,7 +176,7 @@ def train(args: Any, data: Any, experiment: Experiment, task: int, classifiers: 
     learner.task_idx, learner.num_images, learner.test_tasks = task, len(data.train), data.split.test
     take_up(learner, args, experiment, task)
     classifiers.start_task(learner)
-    trainer = build_trainer(args, experiment.task_folder(task), experiment.name, task)
+    trainer = build_trainer(args, experiment.make_task_folder(task), experiment.name, task)
     trainer.callbacks.append(classifiers)  # type: ignore[attr-defined]
     trainer.fit(learner, training_loaders(args, data, task, remember(experiment, learner, data, task)))
     save_task(learner, experiment.checkpoint(task), task, experiment.flags)
