@@ -275,8 +275,9 @@ def test_domains_one_after_the_other(tmp_path: Path) -> None:
 
 def test_a_part_of_the_labels(tmp_path: Path, data: Path) -> None:
     flags = ["--supervised", *REPLAY, *DISTILL, "--online_evaluation"]
-    few, all_of_them = (run(tmp_path, data, *flags, "--semi_supervised", part, name=part) for part in ("0.3", "1"))
+    few = run(tmp_path, data, *flags, "--semi_supervised", "0.3")
     check(few, {"classifier", "online", "knn"})
+    all_of_them = run(tmp_path, data, *flags, "--num_tasks", "2", "--max_epochs", "1", name="all")
     rows = [*csv.DictReader((few.task_folder(0) / "metrics.csv").open())]
     others = [*csv.DictReader((all_of_them.task_folder(0) / "metrics.csv").open())]
     for term in ("train/ssl", "train/classifier"):  # both look at labels
