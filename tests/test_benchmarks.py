@@ -166,6 +166,7 @@ def test_step_prints_its_ratios(part: str, ratios: set[str]) -> None:
     assert all(value > 0 for value in found.values())
 
 
+@pytest.mark.long
 def test_a_step_of_ones_own() -> None:
     flags = ("--method", "simclr", "--encoder", "resnet9", "--task_idx", "0", "--batch_size", "8", "--size", "16")
     result = run("step", *flags, "--online_eval_batchnorm", "frozen")

@@ -255,6 +255,7 @@ def test_a_task_that_is_terminated_leaves_nothing_half_done(tmp_path: Path) -> N
     assert not experiment.checkpoint(0).exists() and not experiment.accuracy(0).exists()
 
 
+@pytest.mark.long
 def test_a_terminal_that_is_closed_ends_a_run_as_a_signal_does(tmp_path: Path) -> None:
     """The one epoch of task 0 has no checkpoint inside it but for the one that the hangup asks for."""
     (tmp_path / "digits.sh").write_text(SCRIPT.replace(" --wandb --offline", "").replace("size 128", "size 4"))
