@@ -131,8 +131,7 @@ def run(argv: list[str], meeting: Meeting | None = None) -> int:
     check_devices(args)
     check_wandb(args)
     data = open_data(args)
-    if data.skipped.faults:
-        print(data.skipped, flush=True)
+    data.skipped.tell()
     for line in data_notices(args, data):
         told.append(line)
         print(line, flush=True)
@@ -169,8 +168,7 @@ def dry_run(args: Args, folder: Path | None) -> int:
         check_devices(args)
     with tolerated():
         data = open_data(args)
-        if data.skipped.faults:
-            print(data.skipped)
+        data.skipped.tell()
         for line in data_notices(args, data):
             print(line)
     if args.pretrained_model and not Path(args.pretrained_model).exists():

@@ -63,6 +63,11 @@ def run(argv: list[str]) -> None:
         evaluate_checkpoint(asked, args)
 
 
+def announce(model: Args, *lines: str) -> None:
+    """Say what is judged, and how; and on what, where that is not the test images."""
+    print(*lines, *([held_back_notice(model.held_back)] if model.held_back is not None else []), sep="\n", flush=True)
+
+
 # An experiment.
 
 
@@ -79,9 +84,7 @@ def evaluate_experiment(asked: EvaluationFlags, args: Args) -> None:
     model, results = of_experiment(experiment.flags, args), collect(folder)
     protocol = build_protocol(asked, args, model, model.method)
     tasks = chosen_tasks(experiment, model, asked.tasks, results["tasks_done"])
-    print(f"experiment {folder}, task {', '.join(map(str, tasks))}\n{protocol}", flush=True)
-    if model.held_back is not None:
-        print(held_back_notice(model.held_back), flush=True)
+    announce(model, f"experiment {folder}, task {', '.join(map(str, tasks))}", str(protocol))
     if args.dry_run:
         return
     check_devices(model)
@@ -90,8 +93,7 @@ def evaluate_experiment(asked: EvaluationFlags, args: Args) -> None:
     if data.split.classes != results["tasks"]:
         raise UsageError(f"--data_dir {model.data_dir}: its tasks are not those of {folder}; use the same data")
     experiment.check_images(data.skipped.names)
-    if data.skipped.faults:
-        print(data.skipped, flush=True)
+    data.skipped.tell()
     judge = Judge(model, data, protocol)
     with disk_told(f"--experiment {folder}", folder):
         for task in tasks:
@@ -203,14 +205,12 @@ def evaluate_checkpoint(asked: EvaluationFlags, args: Args) -> None:
         flags = {**checkpoint["flags"], "task_idx": checkpoint["task_idx"]} if checkpoint["flags"] else {}
     model = of_checkpoint(flags, args)
     protocol = build_protocol(asked, args, model, args.method or flags.get("method", ""))
-    lines = (
+    announce(
+        model,
         f"checkpoint     {path}, encoder {model.encoder}",
         f"data           {model.dataset}, {model.split_strategy} split, {model.num_tasks} tasks",
         f"protocol       {protocol}",
     )
-    print("\n".join(lines), flush=True)
-    if model.held_back is not None:
-        print(held_back_notice(model.held_back), flush=True)
     data = open_if_there(model)
     if args.dry_run or data is None:
         return
@@ -244,8 +244,7 @@ def open_if_there(model: Args) -> Data | None:
     """The data; None in a dry run without them."""
     try:
         data = load_data(model)
-        if data.skipped.faults:
-            print(data.skipped)
+        data.skipped.tell()
         return data
     except DataMissing as error:
         if not model.dry_run:

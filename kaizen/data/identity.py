@@ -9,7 +9,7 @@ from kaizen.data.images import FolderImages, ImageSet, MemoryImages
 
 def identity(images: ImageSet) -> str:
     """What an experiment that goes on must find again: labels, domains and file names below the folder, not pixels."""
-    digest = hashlib.sha256(images.targets.numpy().tobytes())
+    digest = _of_labels(images)
     if images.domains is not None:
         digest.update(images.domains.numpy().tobytes())
     if isinstance(images, FolderImages):
@@ -20,7 +20,7 @@ def identity(images: ImageSet) -> str:
 
 def labels_digest(images: ImageSet) -> str:
     """Of the labels alone."""
-    return hashlib.sha256(images.targets.numpy().tobytes()).hexdigest()
+    return _of_labels(images).hexdigest()
 
 
 def contents_digest(images: ImageSet) -> str:
@@ -33,3 +33,7 @@ def contents_digest(images: ImageSet) -> str:
             about = (path := images.paths[place]).stat()
             digest.update(f"{path.absolute()} {about.st_size} {about.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def _of_labels(images: ImageSet) -> hashlib._Hash:
+    return hashlib.sha256(images.targets.numpy().tobytes())

@@ -38,6 +38,11 @@ class Skipped:
         """The files, below the folder of the data where they lie there."""
         return sorted(in_utf8(p.relative_to(self.root) if p.is_relative_to(self.root) else p) for p in self.faults)
 
+    def tell(self) -> None:
+        """Say how many are left out, where any are."""
+        if self.faults:
+            print(self, flush=True)
+
     def __str__(self) -> str:
         file, fault = min(self.faults.items())
         return f"skipped {len(self.faults)} of {self.total} images that cannot be read, e.g. {in_utf8(file)} ({fault})"

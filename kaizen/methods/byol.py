@@ -12,9 +12,8 @@ from kaizen.models.momentum import MomentumNetwork
 class BYOL(SSLMethod):
     """A predictor finds the momentum network's projection of the other view (Grill et al., 2020, arXiv 2006.07733)."""
 
-    momentum: MomentumNetwork
-
     has_momentum = True
+    momentum: MomentumNetwork
 
     def __init__(
         self,

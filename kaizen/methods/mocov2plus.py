@@ -24,9 +24,8 @@ class MoCoV2Plus(SSLMethod):
 
     queue: Tensor
     queue_ptr: Tensor
-    momentum: MomentumNetwork
-
     has_momentum = True
+    momentum: MomentumNetwork
 
     def __init__(
         self,

@@ -20,9 +20,8 @@ class ReSSL(SSLMethod):
 
     queue: Tensor
     queue_ptr: Tensor
-    momentum: MomentumNetwork
-
     has_momentum = True
+    momentum: MomentumNetwork
 
     def __init__(
         self,
